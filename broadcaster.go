@@ -1,0 +1,86 @@
+// The broadcaster command.
+
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/sbcast/sbcast/client"
+	"github.com/sbcast/sbcast/daemon"
+	"github.com/sbcast/sbcast/protocol"
+)
+
+// readerPort is the port of a reader that is given without one.
+const readerPort = "7001"
+
+func broadcasterCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "broadcaster",
+		Usage: "pass what is pushed on to readers",
+		UsageText: "sbcast broadcaster [flags] --reader HOST[:PORT] ...\n\nA reader may be another broadcaster. NAME=HOST:PORT gives it a name for receipts.\n" +
+			"BROADCASTER_HOST_LIST='HOST:PORT;HOST:PORT' works in place of --reader.",
+		Flags: append([]cli.Flag{
+			listenFlag(client.DefaultPort, ""),
+			&cli.StringSliceFlag{Name: "reader", Aliases: []string{"r"}, Usage: "`[NAME=]HOST[:PORT]` of a reader; once for each (without a port: " + readerPort + ")"},
+			windowFlag("BROADCASTER_BUFFER_SIZE"),
+			&cli.GenericFlag{Name: "stall-timeout", Value: &secondsValue{daemon.DefaultStall}, Usage: "`SECONDS` without progress after which a reader has failed"},
+		}, logFlags()...),
+		Action: broadcaster,
+	}
+}
+
+func broadcaster(c *cli.Context) error {
+	if c.NArg() > 0 {
+		return usagef("broadcaster takes no arguments; did you mean --reader %s?", c.Args().First())
+	}
+	log, err := newLog(c)
+	if err != nil {
+		return err
+	}
+	win, err := window(c, log)
+	if err != nil {
+		return err
+	}
+	hops, err := hops(c.StringSlice("reader"), win)
+	if err != nil {
+		return err
+	}
+	fanout, err := daemon.NewFanout(hops, timeOf(c, "stall-timeout"))
+	if err != nil {
+		return usagef("%v: --reader HOST:PORT, or BROADCASTER_HOST_LIST", err)
+	}
+	defer fanout.Close()
+	ln, err := listen(c.App.ErrWriter, "broadcaster", c.String("listen"), fmt.Sprintf(" for %d readers", len(hops)))
+	if err != nil {
+		return err
+	}
+	s := daemon.NewServer(fanout, daemon.Options{Agent: agent(), About: "fanout", Window: win, Log: log})
+	return serve(c.Context, map[*daemon.Server]net.Listener{s: ln})
+}
+
+// hops makes the hops to readers, from flags or else from the environment.
+func hops(readers []string, window int64) ([]*daemon.Hop, error) {
+	from := "--reader"
+	if len(readers) == 0 {
+		from = "BROADCASTER_HOST_LIST"
+		for _, r := range strings.Split(os.Getenv(from), ";") {
+			if r = strings.TrimSpace(r); r != "" {
+				readers = append(readers, r)
+			}
+		}
+	}
+	var all []*daemon.Hop
+	for _, r := range readers {
+		name, addr, err := daemon.ParseHop(r, readerPort)
+		if err != nil {
+			return nil, usagef("%s: %v", from, err)
+		}
+		all = append(all, daemon.NewHop(name, addr, protocol.SessionConfig{Agent: agent(), Window: window}))
+	}
+	return all, nil
+}

@@ -1,0 +1,140 @@
+// Progress: what a push knows of itself and of its readers.
+
+package client
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sbcast/sbcast/protocol"
+)
+
+// Progress is how a push stands.
+type Progress struct {
+	Name    string
+	Size    int64 // -1 when unknown
+	Sent    int64 // content bytes handed to the session
+	Acked   int64 // content bytes that every reader still in it has taken
+	Leaves  []protocol.Leaf
+	Elapsed time.Duration
+}
+
+// reportEvery is the shortest time between two reports, but for changes of state.
+const reportEvery = 100 * time.Millisecond
+
+// board collects what is known and reports it, from one goroutine at a time.
+type board struct {
+	host   string // what a reader is called that has no name of its own
+	begun  time.Time
+	report func(Progress)
+
+	mu      sync.Mutex
+	now     Progress
+	index   map[string]int // of Leaves
+	last    time.Time
+	stopped bool
+}
+
+func newBoard(host, name string, size int64, report func(Progress)) *board {
+	return &board{
+		host: host, begun: time.Now(), report: report,
+		now: Progress{Name: name, Size: size}, index: map[string]int{},
+	}
+}
+
+// update changes the board and reports: at once when urgent, else now and then.
+func (b *board) update(change func() (urgent bool)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	urgent := change()
+	if b.report == nil || b.stopped || !urgent && time.Since(b.last) < reportEvery {
+		return
+	}
+	b.last = time.Now()
+	b.report(b.copyLocked())
+}
+
+func (b *board) sent(offset int64) {
+	b.update(func() bool { b.now.Sent = offset; return false })
+}
+
+func (b *board) ack(offset int64) {
+	b.update(func() bool { b.now.Acked = offset; return false })
+}
+
+// settle sets the leaves for good: until an offer is accepted, the list may
+// name a hop that turns out to be a tree.
+func (b *board) settle(leaves []protocol.Leaf) {
+	b.mu.Lock()
+	b.now.Leaves = nil
+	clear(b.index)
+	b.mu.Unlock()
+	b.leaves(leaves)
+}
+
+// leaves notes how some leaves stand.
+func (b *board) leaves(leaves []protocol.Leaf) {
+	b.update(func() (urgent bool) {
+		for _, l := range leaves {
+			if l.Name == "" {
+				l.Name = b.host
+			}
+			i, ok := b.index[l.Name]
+			if !ok {
+				i = len(b.now.Leaves)
+				b.index[l.Name] = i
+				b.now.Leaves = append(b.now.Leaves, protocol.Leaf{Name: l.Name})
+			}
+			old := b.now.Leaves[i]
+			urgent = urgent || old.State != l.State || old.Text != l.Text
+			b.now.Leaves[i] = l
+		}
+		return urgent
+	})
+}
+
+// receipts notes the final states.
+func (b *board) receipts(receipts []Receipt) {
+	leaves := make([]protocol.Leaf, len(receipts))
+	for i, r := range receipts {
+		leaves[i] = protocol.Leaf{Name: r.Leaf, State: r.Status, Offset: r.Bytes, Code: r.Code, Text: r.Text}
+	}
+	b.leaves(leaves)
+}
+
+func (b *board) snapshot() Progress {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.copyLocked()
+}
+
+func (b *board) copyLocked() Progress {
+	p := b.now
+	p.Leaves = append([]protocol.Leaf(nil), p.Leaves...)
+	p.Elapsed = time.Since(b.begun)
+	return p
+}
+
+// waitingFor says which leaves keep an offer from being answered.
+func (b *board) waitingFor() string {
+	var texts []string
+	for _, l := range b.snapshot().Leaves {
+		if l.State == protocol.LeafWaiting {
+			texts = append(texts, fmt.Sprintf("%s (%s)", l.Name, l.Text))
+		}
+	}
+	if len(texts) == 0 {
+		return ""
+	}
+	return "; waiting for " + strings.Join(texts, ", ")
+}
+
+func (b *board) stop() {
+	b.mu.Lock()
+	b.stopped = true
+	b.mu.Unlock()
+}
+
+func (b *board) seconds() float64 { return time.Since(b.begun).Seconds() }

@@ -1,0 +1,272 @@
+// Fanout: the sink of a broadcaster. It passes every chunk on, as it is, to
+// all daemons below.
+
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/sbcast/sbcast/protocol"
+)
+
+// DefaultStall is how long a hop may be unreachable or without progress.
+const DefaultStall = 30 * time.Second
+
+// refuseGrace is how long, after one hop has refused an offer, the others have
+// to answer too, so that the sender learns of all refusals at once.
+const refuseGrace = time.Second
+
+// Fanout is a protocol.Sink with daemons below it. For each transfer it keeps
+// a chunk until every live hop has acknowledged it, so the window that it
+// grants bounds its memory, and the slowest hop paces the transfer.
+type Fanout struct {
+	hops  []*Hop
+	stall time.Duration
+}
+
+// NewFanout returns a Fanout over hops, which it owns and whose names must
+// differ. A hop that cannot be reached or makes no progress for stall fails;
+// 0 means DefaultStall.
+func NewFanout(hops []*Hop, stall time.Duration) (*Fanout, error) {
+	if len(hops) == 0 {
+		return nil, fmt.Errorf("a broadcaster needs at least one reader")
+	}
+	names := map[string]bool{}
+	for _, h := range hops {
+		if names[h.name] {
+			return nil, fmt.Errorf("two readers are called %q", h.name)
+		}
+		names[h.name] = true
+	}
+	if stall == 0 {
+		stall = DefaultStall
+	}
+	return &Fanout{hops: hops, stall: stall}, nil
+}
+
+// Close closes the hops and waits for what was running on them.
+func (f *Fanout) Close() {
+	var wg sync.WaitGroup
+	for _, h := range f.hops {
+		wg.Go(h.Close)
+	}
+	wg.Wait()
+}
+
+// Status asks every hop, at the same time.
+func (f *Fanout) Status(ctx context.Context, hops int) []*protocol.Status {
+	answers := make([][]*protocol.Status, len(f.hops))
+	var wg sync.WaitGroup
+	for i, h := range f.hops {
+		wg.Go(func() { answers[i] = h.status(ctx, hops) })
+	}
+	wg.Wait()
+	var all []*protocol.Status
+	for _, a := range answers {
+		all = append(all, a...)
+	}
+	return all
+}
+
+// Begin implements protocol.Sink. It offers to all hops and accepts with the
+// smallest of what they accept, so that what comes in can go out as it is.
+func (f *Fanout) Begin(ctx context.Context, offer *protocol.Offer, up protocol.Upstream) (protocol.Transfer, *protocol.Accept, error) {
+	if offer.Hops <= 1 {
+		return nil, nil, protocol.Errorf(protocol.CodeLoop, "the offer has passed as many daemons as it may: do broadcasters feed each other?")
+	}
+	below := *offer
+	below.Hops--
+
+	t := &spread{up: up, strict: offer.Policy.IsAll(), legs: make([]*leg, len(f.hops))}
+	t.ctx, t.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	opening, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	var refused sync.Once
+	var opened sync.WaitGroup
+	for i, h := range f.hops {
+		l := &leg{spread: t, hop: h}
+		t.legs[i] = l
+		opened.Go(func() {
+			if l.open(opening, &below, f.stall) || !t.strict {
+				return
+			}
+			refused.Do(func() { time.AfterFunc(refuseGrace, func() { giveUp(errOthersRefused) }) })
+		})
+	}
+	opened.Wait()
+	if ctx.Err() != nil {
+		err := context.Cause(ctx)
+		t.Abort(err)
+		return nil, nil, err
+	}
+	accept, err := t.accept()
+	if err != nil {
+		t.Abort(err)
+		return nil, nil, err
+	}
+	return t, accept, nil
+}
+
+// errOthersRefused is told of a hop that was still being dialled when another
+// one had refused the offer.
+var errOthersRefused = &protocol.Error{Code: protocol.CodeUnreachable, Text: "not reached before another reader refused"}
+
+// spread is one transfer on its way to all hops.
+type spread struct {
+	up     protocol.Upstream
+	strict bool // one failed hop fails the transfer
+	legs   []*leg
+	ctx    context.Context // ends with the transfer
+	cancel context.CancelCauseFunc
+
+	mu      sync.Mutex
+	settled bool  // Accept is decided: a failure from now on is reported at once
+	acked   int64 // by every live leg
+}
+
+// accept settles the answer to the offer, when all legs have theirs.
+func (t *spread) accept() (*protocol.Accept, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.settled = true
+	a := &protocol.Accept{Offset: -1}
+	failed, live := false, false
+	for _, l := range t.legs {
+		a.Leaves = append(a.Leaves, l.leaves...)
+		if l.err != nil {
+			failed = true
+			continue
+		}
+		if !live || l.accept.Offset < a.Offset {
+			a.Offset = l.accept.Offset
+		}
+		if !live || l.accept.Window < a.Window {
+			a.Window = l.accept.Window
+		}
+		if !live || l.accept.MaxChunk < a.MaxChunk {
+			a.MaxChunk = l.accept.MaxChunk
+		}
+		live = true
+	}
+	if !live || failed && t.strict {
+		return nil, protocol.Combine(a.Leaves)
+	}
+	a.MaxChunk = int(min(int64(a.MaxChunk), a.Window/4))
+	t.acked = a.Offset
+	return a, nil
+}
+
+// leavesLocked is how every leaf stands.
+func (t *spread) leavesLocked() []protocol.Leaf {
+	var all []protocol.Leaf
+	for _, l := range t.legs {
+		all = append(all, l.leaves...)
+	}
+	return all
+}
+
+// Write implements protocol.Transfer. It does not wait: what the window lets
+// in here fits into every live hop's window.
+func (t *spread) Write(c *protocol.Chunk) error {
+	for _, l := range t.legs {
+		if l.live() {
+			if err := l.sender.Send(t.ctx, c.Retain()); err != nil {
+				l.ended(err)
+			}
+		}
+	}
+	return nil
+}
+
+// Finish implements protocol.Transfer.
+func (t *spread) Finish(ctx context.Context, f *protocol.Finish) ([]protocol.Leaf, error) {
+	t.eachLive(func(l *leg) { l.finish(ctx, f) })
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	leaves := t.leavesLocked()
+	ready := false
+	for _, l := range leaves {
+		if l.State == protocol.LeafFailed && t.strict {
+			return nil, protocol.Combine(leaves)
+		}
+		ready = ready || l.State != protocol.LeafFailed
+	}
+	if !ready {
+		return nil, protocol.Combine(leaves)
+	}
+	return leaves, nil
+}
+
+// Commit implements protocol.Transfer.
+func (t *spread) Commit(ctx context.Context) []protocol.Receipt {
+	t.eachLive(func(l *leg) { l.commit(ctx) })
+	var all []protocol.Receipt
+	t.mu.Lock()
+	for _, l := range t.legs {
+		all = append(all, l.receiptsLocked()...)
+	}
+	t.mu.Unlock()
+	t.retire()
+	return all
+}
+
+// Abort implements protocol.Transfer. The hops are told only when the
+// transfer is to be forgotten; otherwise the streams just end and the leaves keep
+// what they have.
+func (t *spread) Abort(cause error) {
+	if errors.Is(cause, protocol.ErrForget) {
+		t.eachLive(func(l *leg) { l.sender.Abort(cause.Error()) })
+	}
+	t.retire()
+}
+
+// retire closes all senders; what they report from now on is not news.
+func (t *spread) retire() {
+	t.cancel(context.Canceled)
+	for _, l := range t.legs {
+		t.mu.Lock()
+		l.retired = true
+		s := l.sender
+		t.mu.Unlock()
+		if s != nil {
+			l.hop.retire(s)
+		}
+	}
+}
+
+// eachLive runs f on all live legs at once and waits.
+func (t *spread) eachLive(f func(l *leg)) {
+	var wg sync.WaitGroup
+	for _, l := range t.legs {
+		if l.live() {
+			wg.Go(func() { f(l) })
+		}
+	}
+	wg.Wait()
+}
+
+// ackLocked tells upstream what every live leg has, when that has moved.
+// Before is what the leg that moved had: unless that leg was the last one,
+// nothing can have changed, which keeps a thousand hops linear.
+func (t *spread) ackLocked(before int64) {
+	if !t.settled || before > t.acked {
+		return
+	}
+	lowest := int64(-1)
+	for _, l := range t.legs {
+		if l.err == nil && (lowest < 0 || l.acked < lowest) {
+			lowest = l.acked
+		}
+	}
+	if lowest > t.acked {
+		t.acked = lowest
+		t.up.Ack(lowest)
+	}
+}

@@ -1,0 +1,384 @@
+// Package daemon is the server side of sbcast: a [Server] with a Sink behind it.
+//
+// What a daemon is depends on its sink alone. A reader's sink stores (package
+// sink); a broadcaster's sink is a [Fanout], which passes every chunk on, as
+// it is, to the daemons below it:
+//
+//	           Server                     Server
+//	stream ->  Receiver -> Fanout         Receiver -> sink.Leaf -> a store
+//	                         |- Sender -> stream ...
+//	                         |- Sender -> stream ...
+//
+// Everything is owned: a Server waits for its sessions, a session for its
+// streams, a Receiver and a Sender for their two goroutines each.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/sbcast/sbcast/protocol"
+)
+
+// Options say how a Server behaves. The zero value is good.
+type Options struct {
+	Agent      string        // software and version, told to peers
+	About      string        // what the sink is, for Status: "dir:/srv/files"
+	Window     int64         // most bytes a sender may have unacknowledged; 0: protocol.DefaultWindow
+	MaxStreams int           // streams for each session; 0: protocol.DefaultMaxStreams
+	Log        *slog.Logger  // events; nil: none
+	Idle       time.Duration // a session without a stream for so long is closed; 0: 5 minutes
+
+	// OnTransfer is told how each transfer ended, from its goroutine.
+	OnTransfer func(receipts []protocol.Receipt, err error)
+}
+
+// defaultIdle is when a session that nobody uses is closed.
+const defaultIdle = 5 * time.Minute
+
+// Server receives transfers and puts them into its sink.
+type Server struct {
+	sink  protocol.Sink
+	opts  Options
+	begun time.Time
+
+	ctx    context.Context // ends when transfers must
+	cancel context.CancelCauseFunc
+	work   sync.WaitGroup // sessions and their streams
+
+	mu        sync.Mutex
+	draining  bool
+	listeners map[net.Listener]struct{}
+	sessions  map[*protocol.Session]struct{}
+	running   map[string]*running // by transfer id
+	transfers sync.WaitGroup
+}
+
+// running is a transfer under way, so that a later attempt can replace it.
+type running struct {
+	receiver *protocol.Receiver
+	cancel   context.CancelCauseFunc
+	done     chan struct{}
+}
+
+// NewServer returns a Server for sink.
+func NewServer(sink protocol.Sink, opts Options) *Server {
+	if opts.Window == 0 {
+		opts.Window = protocol.DefaultWindow
+	}
+	if opts.Idle == 0 {
+		opts.Idle = defaultIdle
+	}
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{
+		sink: sink, opts: opts, begun: time.Now(),
+		listeners: map[net.Listener]struct{}{},
+		sessions:  map[*protocol.Session]struct{}{},
+		running:   map[string]*running{},
+	}
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	return s
+}
+
+// errShutdown is why transfers end when a Server is shut down.
+var errShutdown = &protocol.Error{Code: protocol.CodeShutdown, Text: "the daemon is stopping"}
+
+// Serve accepts connections until the Server is shut down, then returns nil.
+// It owns ln.
+func (s *Server) Serve(ln net.Listener) error {
+	defer ln.Close()
+	s.mu.Lock()
+	if s.draining {
+		s.mu.Unlock()
+		return nil
+	}
+	s.listeners[ln] = struct{}{}
+	s.mu.Unlock()
+	var pause time.Duration
+	for {
+		conn, err := ln.Accept()
+		if err == nil {
+			pause = 0
+			s.work.Go(func() { s.serveConn(conn) })
+			continue
+		}
+		s.mu.Lock()
+		draining := s.draining
+		s.mu.Unlock()
+		if draining {
+			return nil
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		// Out of file descriptors, most likely: go on when some are free.
+		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+		s.opts.Log.Error("cannot accept connections", "error", err, "again_in", pause)
+		select {
+		case <-time.After(pause):
+		case <-s.ctx.Done():
+		}
+	}
+}
+
+// Shutdown stops accepting, lets the transfers under way end until ctx does,
+// then ends them, with ctx's cause where that is a *protocol.Error, and waits
+// for everything. It returns ctx's error when transfers had to be ended.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.draining = true
+	for ln := range s.listeners {
+		ln.Close()
+	}
+	s.mu.Unlock()
+
+	drained := make(chan struct{})
+	go func() { s.transfers.Wait(); close(drained) }()
+	var err error
+	select {
+	case <-drained:
+	case <-ctx.Done():
+		err = ctx.Err()
+		cause := error(errShutdown)
+		var e *protocol.Error
+		if errors.As(context.Cause(ctx), &e) {
+			cause = e
+		}
+		s.cancel(cause)
+		<-drained
+	}
+	s.cancel(errShutdown)
+	s.mu.Lock()
+	for sess := range s.sessions {
+		go sess.Close() // serveConn waits for it
+	}
+	s.mu.Unlock()
+	s.work.Wait()
+	return err
+}
+
+func (s *Server) serveConn(conn net.Conn) {
+	log := s.opts.Log.With("peer", conn.RemoteAddr().String())
+	sess, err := protocol.AcceptSession(s.ctx, conn, protocol.SessionConfig{
+		Agent: s.opts.Agent, Window: s.opts.Window, MaxStreams: s.opts.MaxStreams,
+	})
+	if err != nil {
+		log.Warn("connection refused", "error", err)
+		return
+	}
+	defer sess.Close()
+	s.mu.Lock()
+	s.sessions[sess] = struct{}{}
+	late := s.draining
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.sessions, sess)
+		s.mu.Unlock()
+	}()
+	if late {
+		return
+	}
+	log.Debug("session", "agent", sess.Peer.Agent)
+
+	idle := s.closeIdle(sess)
+	defer idle()
+	var streams sync.WaitGroup
+	defer streams.Wait()
+	for {
+		stream, err := sess.Accept()
+		if err != nil {
+			return
+		}
+		streams.Go(func() { s.serveStream(stream, log) })
+	}
+}
+
+// closeIdle closes sess once it has had no stream for opts.Idle.
+func (s *Server) closeIdle(sess *protocol.Session) (stop func()) {
+	quiet := false
+	t := time.NewTicker(s.opts.Idle / 2)
+	done := make(chan struct{})
+	s.work.Go(func() {
+		defer t.Stop()
+		for {
+			select {
+			case <-t.C:
+			case <-done:
+				return
+			}
+			if busy := sess.Streams() > 0; busy || !quiet {
+				quiet = !busy
+				continue
+			}
+			sess.Close()
+			return
+		}
+	})
+	return func() { close(done) }
+}
+
+// serveStream looks at the first frame of a stream, which says what it is for.
+func (s *Server) serveStream(stream protocol.Stream, log *slog.Logger) {
+	defer stream.Close()
+	frames := protocol.NewFrameReader(stream)
+	hurry := time.AfterFunc(protocol.HelloTimeout, func() { stream.Close() })
+	f, err := frames.Next()
+	if !hurry.Stop() || errors.Is(err, io.EOF) {
+		return
+	}
+	var m protocol.Message
+	if err == nil {
+		m, err = firstMessage(f)
+	}
+	switch m := m.(type) {
+	case *protocol.Offer:
+		s.receive(stream, frames, m, log)
+	case *protocol.Query:
+		err = s.answer(stream, m)
+	}
+	if err != nil {
+		log.Warn("stream refused", "error", err)
+		protocol.WriteReject(stream, err)
+	}
+}
+
+func firstMessage(f protocol.Frame) (protocol.Message, error) {
+	if f.Kind == protocol.KindOffer || f.Kind == protocol.KindQuery {
+		return protocol.ParseMessage(f.Kind, f.Payload)
+	}
+	if f.Chunk != nil {
+		f.Chunk.Release()
+	}
+	return nil, protocol.Errorf(protocol.CodeProtocol, "a stream begins with an offer or a query, not with %s", f.Kind)
+}
+
+// receive runs a transfer, after an earlier attempt of the same has ended.
+func (s *Server) receive(stream protocol.Stream, frames *protocol.FrameReader, offer *protocol.Offer, log *slog.Logger) {
+	r := protocol.NewReceiver(stream, frames, offer, s.sink, s.opts.Window)
+	ctx, cancel := context.WithCancelCause(s.ctx)
+	defer cancel(nil)
+	run := &running{receiver: r, cancel: cancel, done: make(chan struct{})}
+	defer close(run.done)
+	old, err := s.register(offer, run)
+	if err != nil {
+		protocol.WriteReject(stream, err)
+		return
+	}
+	defer s.unregister(offer.ID, run)
+	if old != nil {
+		old.cancel(protocol.Errorf(protocol.CodeSuperseded, "attempt %d of the same transfer took over", offer.Attempt))
+		<-old.done
+	}
+
+	log = log.With("transfer", offer.ID, "name", offer.Name)
+	log.Info("transfer begins", "size", offer.Size, "policy", offer.Policy.String(), "attempt", offer.Attempt)
+	begun := time.Now()
+	receipts, err := r.Run(ctx)
+	took := time.Since(begun).Round(time.Millisecond)
+	switch {
+	case err != nil:
+		log.Warn("transfer failed", "took", took, "code", protocol.AsError(err).Code, "error", err)
+	default:
+		for i := range receipts {
+			logReceipt(log, &receipts[i], took)
+		}
+	}
+	if s.opts.OnTransfer != nil {
+		s.opts.OnTransfer(receipts, err)
+	}
+}
+
+func logReceipt(log *slog.Logger, r *protocol.Receipt, took time.Duration) {
+	if r.Leaf != "" {
+		log = log.With("reader", r.Leaf)
+	}
+	log = log.With("status", string(r.Status), "bytes", r.Bytes, "took", took)
+	if r.Status == protocol.LeafFailed {
+		log.Warn("transfer ends", "code", string(r.Code), "error", r.Text)
+		return
+	}
+	log.Info("transfer ends", "location", r.Location)
+}
+
+// register makes run the one transfer of its id. It returns the attempt that
+// run replaces, if there is one.
+func (s *Server) register(offer *protocol.Offer, run *running) (old *running, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		return nil, errShutdown
+	}
+	old = s.running[offer.ID]
+	if old != nil && offer.Attempt <= old.receiver.Offer().Attempt {
+		return nil, protocol.Errorf(protocol.CodeSuperseded, "attempt %d of the transfer came after attempt %d", offer.Attempt, old.receiver.Offer().Attempt)
+	}
+	s.running[offer.ID] = run
+	s.transfers.Add(1)
+	return old, nil
+}
+
+func (s *Server) unregister(id string, run *running) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.running[id] == run {
+		delete(s.running, id)
+	}
+	s.transfers.Done()
+}
+
+// tree is a sink that has daemons below it.
+type tree interface {
+	Status(ctx context.Context, hops int) []*protocol.Status
+}
+
+// statusTimeout bounds how long a daemon waits for those below it to answer a Query.
+const statusTimeout = 5 * time.Second
+
+// answer writes the status of this daemon and of all below it.
+func (s *Server) answer(stream protocol.Stream, q *protocol.Query) error {
+	all := []*protocol.Status{s.Status()}
+	if t, ok := s.sink.(tree); ok && q.Hops > 1 {
+		ctx, cancel := context.WithTimeout(s.ctx, statusTimeout)
+		defer cancel()
+		all = append(all, t.Status(ctx, q.Hops-1)...)
+	}
+	for _, st := range all {
+		frame, err := protocol.AppendMessage(nil, st)
+		if err != nil {
+			return err
+		}
+		if _, err := stream.Write(frame); err != nil {
+			return fmt.Errorf("answer a query: %w", err)
+		}
+	}
+	return nil
+}
+
+// maxListed bounds the transfers in one Status, so that it fits into a frame.
+const maxListed = 100
+
+// Status is what this daemon is doing.
+func (s *Server) Status() *protocol.Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := &protocol.Status{
+		Agent: s.opts.Agent, Sink: s.opts.About, Sessions: len(s.sessions),
+		Uptime: time.Since(s.begun).Seconds(),
+	}
+	for _, run := range s.running {
+		if len(st.Transfers) == maxListed {
+			break
+		}
+		st.Transfers = append(st.Transfers, run.receiver.Status())
+	}
+	return st
+}

@@ -1,0 +1,172 @@
+// Command sbcast sends one file, of any size, to many places at once.
+//
+// Package main is the command line and nothing else: flags become Options,
+// signals end contexts, errors become exit codes. Each command has a file of
+// its own.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+)
+
+func main() { os.Exit(run(os.Args)) }
+
+// version is set by the linker in releases.
+var version = ""
+
+// agent is what peers are told of this end.
+func agent() string { return "sbcast/" + versionString() }
+
+func versionString() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return strings.TrimPrefix(info.Main.Version, "v")
+	}
+	return "0.1.0-dev"
+}
+
+// run is main with its arguments and without the exit.
+func run(args []string) int {
+	app := newApp()
+	ctx, stop := signalContext()
+	defer stop()
+	return report(os.Stderr, app.RunContext(ctx, permute(app, args)))
+}
+
+func newApp() *cli.App {
+	app := &cli.App{
+		Name:            "sbcast",
+		Usage:           "send one file to many places at once",
+		UsageText:       "sbcast COMMAND [flags] [arguments]\n\n   sbcast push FILE... HOST     send files to all readers of a broadcaster\n   sbcast dev                   a broadcaster and two readers to try it with",
+		Version:         versionString(),
+		HideVersion:     true, // there is a command for it, and -v is push's
+		HideHelpCommand: true,
+		Writer:          os.Stdout,
+		ErrWriter:       os.Stderr,
+		ExitErrHandler:  func(*cli.Context, error) {}, // report does it
+		OnUsageError:    usageError,
+		Action:          noCommand,
+		Commands: []*cli.Command{
+			pushCommand(), broadcasterCommand(), readerCommand(), devCommand(),
+			statusCommand(), ncCommand(), versionCommand(),
+		},
+	}
+	for _, c := range app.Commands {
+		c.HideHelpCommand = true
+		c.OnUsageError = usageError
+	}
+	return app
+}
+
+func versionCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "version",
+		Usage: "print the version",
+		Action: func(c *cli.Context) error {
+			fmt.Fprintln(c.App.Writer, "sbcast", versionString())
+			return nil
+		},
+	}
+}
+
+// noCommand answers everything that names none of the commands, above all the
+// form of Slurm's command of the same name.
+func noCommand(c *cli.Context) error {
+	switch n := c.NArg(); {
+	case n == 0:
+		cli.HelpPrinter(c.App.ErrWriter, cli.AppHelpTemplate, c.App)
+		return &exitError{code: exitUsage}
+	case n == 1:
+		return usagef("no command %q; sbcast --help lists them", c.Args().First())
+	default:
+		return slurmForm(strings.Join(c.Args().Slice()[:n-1], " "))
+	}
+}
+
+func slurmForm(files string) error {
+	return usagef("that is the form of Slurm's sbcast (SRC DEST); this sbcast is another program, which pushes files to readers: "+
+		"sbcast push %s HOST sends to HOST's readers, which know where to put it (--name gives it another name)", files)
+}
+
+func usageError(c *cli.Context, err error, isSub bool) error {
+	if !isSub && c.Command != nil && c.Command.Name == c.App.Name && c.NArg() > 1 {
+		return slurmForm(c.Args().First())
+	}
+	text := strings.TrimPrefix(err.Error(), "flag provided but not defined: ")
+	if text != err.Error() {
+		return usagef("unknown flag %s; sbcast %s --help lists them", text, c.Command.Name)
+	}
+	return usagef("%v", err)
+}
+
+// signalContext ends with the cause of the first signal; a second one ends the
+// process at once.
+func signalContext() (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	done := make(chan struct{})
+	go func() {
+		select {
+		case s := <-signals:
+			cancel(&signalError{s})
+		case <-done:
+			return
+		}
+		select {
+		case s := <-signals:
+			os.Exit((&signalError{s}).code())
+		case <-done:
+		}
+	}()
+	return ctx, func() { signal.Stop(signals); close(done); cancel(nil) }
+}
+
+// signalError is the cause of a context that a signal ended.
+type signalError struct{ os.Signal }
+
+func (e *signalError) Error() string { return e.String() }
+
+func (e *signalError) code() int {
+	if e.Signal == syscall.SIGTERM {
+		return 143
+	}
+	return 130
+}
+
+// report prints err, if it has something to say, and returns the exit code.
+func report(w io.Writer, err error) int {
+	if err == nil {
+		return 0
+	}
+	var quiet *exitError
+	if !errors.As(err, &quiet) || quiet.err != nil {
+		fmt.Fprintf(w, "sbcast: %s\n", strings.Join(strings.Fields(printable(err.Error())), " "))
+	}
+	return exitCode(err)
+}
+
+// printable quotes what could do something to a terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' {
+			return ' '
+		}
+		if r < 0x20 || r == 0x7f || r >= 0x80 && r < 0xa0 {
+			return '?'
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,215 @@
+// The way out of a stream: one goroutine writes, everybody else hands it
+// frames and never blocks. Sender and Receiver both have one.
+
+package protocol
+
+import (
+	"io"
+	"sync"
+	"time"
+)
+
+// progressEvery is the shortest time between two Progress frames.
+const progressEvery = 100 * time.Millisecond
+
+// item is a frame to write: a chunk, or any other.
+type item struct {
+	chunk *Chunk
+	frame []byte
+}
+
+// outbound writes frames to a stream in this order of preference: a last word,
+// pong and ping, the latest ack, the queue, progress.
+type outbound struct {
+	w       io.Writer
+	closeW  func() error // after finish: ends the write side
+	onChunk func(c *Chunk)
+	onError func(error)
+
+	wake chan struct{} // capacity 1
+	done chan struct{} // closed when the goroutine has ended
+
+	ackBuf []byte // owned by the goroutine
+
+	mu       sync.Mutex
+	ping     bool
+	pong     bool
+	urgent   []byte // one last word, before all others
+	queue    []item
+	head     int   // of queue: what comes before it is written
+	ack      int64 // latest, -1 when it has been written
+	progress map[string]Leaf
+	order    []string // of progress, by first change
+	nextAt   time.Time
+	finished bool // end after the queue
+	stopped  bool // end now
+}
+
+func newOutbound(w io.Writer, closeW func() error, onChunk func(*Chunk), onError func(error)) *outbound {
+	o := &outbound{
+		w: w, closeW: closeW, onChunk: onChunk, onError: onError,
+		wake: make(chan struct{}, 1), done: make(chan struct{}),
+		ack: -1, progress: map[string]Leaf{},
+	}
+	go o.run()
+	return o
+}
+
+// sendPing and sendPong queue at most one of each, however often the peer asks.
+func (o *outbound) sendPing() { o.with(func() { o.ping = true }) }
+func (o *outbound) sendPong() { o.with(func() { o.pong = true }) }
+
+// lastWord forgets the queue and puts frame before all others.
+func (o *outbound) lastWord(frame []byte) {
+	o.with(func() { o.queue, o.head, o.urgent = nil, 0, frame })
+}
+
+// push queues a frame.
+func (o *outbound) push(frame []byte) { o.enqueue(item{frame: frame}) }
+
+// pushChunk queues a chunk, which must stay valid until onChunk(c).
+func (o *outbound) pushChunk(c *Chunk) { o.enqueue(item{chunk: c}) }
+
+func (o *outbound) enqueue(it item) {
+	o.with(func() {
+		if o.head > 0 && len(o.queue) == cap(o.queue) { // make room instead of growing
+			n := copy(o.queue, o.queue[o.head:])
+			clear(o.queue[n:])
+			o.queue, o.head = o.queue[:n], 0
+		}
+		o.queue = append(o.queue, it)
+	})
+}
+
+// setAck replaces the ack that is not written yet.
+func (o *outbound) setAck(offset int64) { o.with(func() { o.ack = offset }) }
+
+// setProgress replaces what is not written yet of the same leaves.
+func (o *outbound) setProgress(leaves []Leaf) {
+	o.with(func() {
+		for _, l := range leaves {
+			if _, ok := o.progress[l.Name]; !ok {
+				o.order = append(o.order, l.Name)
+			}
+			o.progress[l.Name] = l
+		}
+	})
+}
+
+// finish lets the goroutine write what it has, close the write side and end.
+func (o *outbound) finish() { o.with(func() { o.finished = true }) }
+
+// stop lets the goroutine end after the write under way.
+func (o *outbound) stop() { o.with(func() { o.stopped = true }) }
+
+func (o *outbound) with(f func()) {
+	o.mu.Lock()
+	f()
+	o.mu.Unlock()
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (o *outbound) run() {
+	defer close(o.done)
+	for {
+		next, wait, end := o.next()
+		switch {
+		case end:
+			o.mu.Lock()
+			clean := !o.stopped
+			o.mu.Unlock()
+			if clean {
+				_ = o.closeW() // the peer's answer, or its absence, is what counts
+			}
+			return
+		case next.chunk != nil:
+			if _, err := o.w.Write(next.chunk.Frame()); err != nil {
+				o.onError(err)
+				return
+			}
+			o.onChunk(next.chunk)
+		case next.frame != nil:
+			if _, err := o.w.Write(next.frame); err != nil {
+				o.onError(err)
+				return
+			}
+		case wait > 0:
+			t := time.NewTimer(wait)
+			select {
+			case <-o.wake:
+			case <-t.C:
+			}
+			t.Stop()
+		default:
+			<-o.wake
+		}
+	}
+}
+
+// next picks what to write. With nothing to write it says how long to wait at
+// most (0: until woken), or that it is over.
+func (o *outbound) next() (it item, wait time.Duration, end bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case o.stopped:
+		return item{}, 0, true
+	case o.urgent != nil:
+		it.frame, o.urgent = o.urgent, nil
+		return it, 0, false
+	case o.pong:
+		o.pong = false
+		return item{frame: pongFrame}, 0, false
+	case o.ping:
+		o.ping = false
+		return item{frame: pingFrame}, 0, false
+	case o.ack >= 0:
+		o.ackBuf = AppendAck(o.ackBuf[:0], o.ack)
+		it.frame, o.ack = o.ackBuf, -1
+		return it, 0, false
+	case o.head < len(o.queue):
+		it = o.queue[o.head]
+		o.queue[o.head] = item{}
+		if o.head++; o.head == len(o.queue) {
+			o.queue, o.head = o.queue[:0], 0
+		}
+		return it, 0, false
+	case o.finished:
+		return item{}, 0, true
+	case len(o.order) > 0:
+		if wait = time.Until(o.nextAt); wait > 0 {
+			return item{}, wait, false
+		}
+		if it.frame = o.progressLocked(); it.frame != nil {
+			return it, 0, false
+		}
+		return item{}, progressEvery, false
+	}
+	return item{}, 0, false
+}
+
+// progressLeaves is how many leaves one Progress frame carries at most, so
+// that it fits into MaxControl with the longest texts that daemons write.
+const progressLeaves = 64
+
+// progressLocked makes a frame of what changed, or nil.
+func (o *outbound) progressLocked() []byte {
+	n := min(len(o.order), progressLeaves)
+	m := &Progress{}
+	for _, name := range o.order[:n] {
+		m.Leaves = append(m.Leaves, o.progress[name])
+		delete(o.progress, name)
+	}
+	if o.order = o.order[n:]; len(o.order) == 0 {
+		o.order = nil
+		o.nextAt = time.Now().Add(progressEvery)
+	}
+	frame, err := AppendMessage(nil, m)
+	if err != nil { // a name too long to tell: progress may be missed
+		return nil
+	}
+	return frame
+}

@@ -1,0 +1,54 @@
+// Queries: the other exchange a stream can carry.
+
+package protocol
+
+import (
+	"context"
+	"errors"
+	"io"
+)
+
+// AskStatus asks the daemon at the other end of a fresh stream what it is
+// doing, and through it the daemons below. The first Status is its own. Hops
+// bounds how deep to ask; 0 means the default.
+func AskStatus(ctx context.Context, stream Stream, hops int) ([]*Status, error) {
+	stop := context.AfterFunc(ctx, func() { stream.Close() })
+	defer stop()
+	if err := writeMessage(stream, &Query{Hops: hops}); err != nil {
+		return nil, err
+	}
+	if err := stream.CloseWrite(); err != nil {
+		return nil, err
+	}
+	var all []*Status
+	for fr := NewFrameReader(stream); ; {
+		f, err := fr.Next()
+		if ctx.Err() != nil {
+			return all, context.Cause(ctx)
+		}
+		if errors.Is(err, io.EOF) && len(all) > 0 {
+			return all, nil
+		}
+		if err != nil {
+			return all, err
+		}
+		if f.Kind != KindStatus && f.Kind != KindReject {
+			return all, Errorf(CodeProtocol, "%s in answer to a query", f.Kind)
+		}
+		m, err := ParseMessage(f.Kind, f.Payload)
+		if err != nil {
+			return all, err
+		}
+		switch m := m.(type) {
+		case *Status:
+			all = append(all, m)
+		case *Reject:
+			return all, m.asError()
+		}
+	}
+}
+
+// WriteReject tells the peer of a stream why it ends, where no Receiver does.
+func WriteReject(stream Stream, err error) {
+	_, _ = stream.Write(rejectFrame(err)) // the stream ends either way
+}

@@ -1,0 +1,375 @@
+// Receiver: the receiving end of one transfer on one hop, and what it asks of
+// a sink. Every daemon uses it.
+
+package protocol
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// lingerTimeout is how long a receiver waits for the sender to hang up after
+// the receipts, so that they are read before the stream goes.
+const lingerTimeout = 5 * time.Second
+
+// Sink is where a daemon puts what it receives: a store, or other daemons.
+type Sink interface {
+	// Begin decides on an offer. It may take its time, telling why by up, and
+	// must return soon after ctx has ended. In the Accept a zero Window or
+	// MaxChunk means the largest that the session allows.
+	Begin(ctx context.Context, offer *Offer, up Upstream) (Transfer, *Accept, error)
+}
+
+// Transfer is one offer that a Sink has accepted. Its methods are called one
+// after the other, Abort perhaps while another runs, and end with Commit or
+// Abort.
+type Transfer interface {
+	// Write hands over the next chunk, in order. It lends c: a Transfer that
+	// keeps it calls Retain. It must not wait for storage or peers, as the
+	// window bounds what it has to queue.
+	Write(c *Chunk) error
+	// Finish waits until all content is staged: whole, checked, durable, and
+	// not visible. It returns how each leaf stands.
+	Finish(ctx context.Context, f *Finish) ([]Leaf, error)
+	// Commit publishes and returns a receipt for each leaf of the Accept.
+	Commit(ctx context.Context) []Receipt
+	// Abort gives the transfer up. When cause is ErrForget nothing is to be
+	// left of it; else what helps to resume may be kept.
+	Abort(cause error)
+}
+
+// Upstream is how a Transfer talks back to its sender. Its methods never
+// block and may be called from any goroutine, also before Begin returns.
+type Upstream interface {
+	// Ack says that all content before offset has been taken.
+	Ack(offset int64)
+	// Progress says how leaves do.
+	Progress(leaves ...Leaf)
+	// Fail ends the transfer.
+	Fail(err error)
+}
+
+// Phase is how far a transfer is at a receiver.
+type Phase string
+
+// The phases, in order.
+const (
+	PhaseOpening   Phase = "opening"
+	PhaseReceiving Phase = "receiving"
+	PhaseFinishing Phase = "finishing"
+	PhaseReady     Phase = "ready"
+	PhasePublish   Phase = "publishing"
+)
+
+// Receiver runs one transfer from its Offer to its receipts.
+type Receiver struct {
+	stream Stream
+	frames *FrameReader
+	offer  *Offer
+	sink   Sink
+	window int64
+	begun  time.Time
+
+	out    *outbound
+	pulse  *pulse
+	cancel context.CancelCauseFunc
+	finish chan *Finish   // capacity 1
+	commit chan struct{}  // capacity 1
+	hungUp chan struct{}  // closed when the read loop has ended
+	reader sync.WaitGroup // the read loop
+
+	mu       sync.Mutex
+	phase    Phase
+	transfer Transfer
+	accept   Accept
+	ends     []int64 // of the chunks that are not acknowledged
+	received int64   // end of the content that came in
+	acked    int64
+	told     int64 // the ack that was last handed to out
+}
+
+// NewReceiver returns a Receiver for an offer that was read from frames. It
+// owns the stream. Window is the largest to grant, that of the session.
+func NewReceiver(stream Stream, frames *FrameReader, offer *Offer, sink Sink, window int64) *Receiver {
+	if offer.ID == "" {
+		offer.ID = uuid.Must(uuid.NewV7()).String()
+	}
+	return &Receiver{
+		stream: stream, frames: frames, offer: offer, sink: sink, window: window, begun: time.Now(),
+		finish: make(chan *Finish, 1), commit: make(chan struct{}, 1), hungUp: make(chan struct{}),
+		phase: PhaseOpening,
+	}
+}
+
+// Offer is what the transfer is about.
+func (r *Receiver) Offer() *Offer { return r.offer }
+
+// Status is how far the transfer is.
+func (r *Receiver) Status() TransferStatus {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return TransferStatus{
+		ID: r.offer.ID, Name: r.offer.Name, Size: r.offer.Size,
+		Offset: r.acked, Phase: string(r.phase), Seconds: time.Since(r.begun).Seconds(),
+	}
+}
+
+// Run does the transfer and returns its receipts, or why there are none, after
+// telling the sender. When ctx ends before Commit, its cause is the reason.
+func (r *Receiver) Run(ctx context.Context) ([]Receipt, error) {
+	ctx, r.cancel = context.WithCancelCause(ctx)
+	defer r.cancel(nil)
+	r.out = newOutbound(r.stream, r.stream.CloseWrite, nil, r.Fail)
+	r.pulse = newPulse(r.out.sendPing, r.Fail)
+	r.reader.Go(func() {
+		defer close(r.hungUp)
+		if err := r.readLoop(); err != nil {
+			r.cancel(err)
+		}
+	})
+
+	receipts, err := r.drive(ctx)
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause // what came first, not what came of it
+		}
+		if r.transfer != nil {
+			r.transfer.Abort(err)
+		}
+		r.out.lastWord(rejectFrame(err))
+	}
+	r.out.finish()
+	<-r.out.done
+	if err == nil {
+		linger := time.NewTimer(lingerTimeout)
+		select {
+		case <-r.hungUp:
+		case <-linger.C:
+		}
+		linger.Stop()
+	}
+	r.pulse.stop()
+	r.stream.Close()
+	r.reader.Wait()
+	return receipts, err
+}
+
+// drive takes the transfer through its phases.
+func (r *Receiver) drive(ctx context.Context) ([]Receipt, error) {
+	transfer, accept, err := r.sink.Begin(ctx, r.offer, r)
+	if err != nil {
+		return nil, err
+	}
+	frame, err := r.open(transfer, accept)
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.out.push(frame)
+
+	var f *Finish
+	select {
+	case f = <-r.finish:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	leaves, err := transfer.Finish(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	frame, err = AppendMessage(nil, &Ready{Leaves: leaves})
+	if err != nil {
+		return nil, err
+	}
+	r.setPhase(PhaseReady)
+	r.out.push(frame)
+
+	select {
+	case <-r.commit:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	// From here on there is no way back: what the sender was told to be ready
+	// is published even when the sender is lost now.
+	done, stop := context.WithTimeout(context.WithoutCancel(ctx), AnswerTimeout)
+	defer stop()
+	receipts := transfer.Commit(done)
+	for i := range receipts {
+		receipts[i].Text, receipts[i].Location = clip(receipts[i].Text), clip(receipts[i].Location)
+		if frame, err = AppendMessage(nil, &receipts[i]); err != nil {
+			panic("protocol: " + err.Error())
+		}
+		r.out.push(frame)
+	}
+	return receipts, nil
+}
+
+// open notes what the sink accepted and returns the Accept frame.
+func (r *Receiver) open(t Transfer, a *Accept) ([]byte, error) {
+	if a.Window == 0 || a.Window > r.window {
+		a.Window = r.window
+	}
+	if largest := int(min(MaxChunk, a.Window/4)); a.MaxChunk == 0 || a.MaxChunk > largest {
+		a.MaxChunk = largest
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.transfer, r.accept = t, *a
+	r.received, r.acked, r.told = a.Offset, a.Offset, a.Offset
+	r.phase = PhaseReceiving
+	return AppendMessage(nil, a)
+}
+
+func (r *Receiver) setPhase(p Phase) {
+	r.mu.Lock()
+	r.phase = p
+	r.mu.Unlock()
+}
+
+// readLoop reads frames until the sender hangs up or breaks a rule.
+func (r *Receiver) readLoop() error {
+	for {
+		f, err := r.frames.Next()
+		switch {
+		case errors.Is(err, io.EOF) && r.committed():
+			return nil
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			return Errorf(CodeTruncated, "the sender went away at %d bytes, before the transfer was complete", r.Status().Offset)
+		case err != nil:
+			return err
+		}
+		r.pulse.beat()
+		if err := r.handle(f); err != nil {
+			return err
+		}
+	}
+}
+
+func (r *Receiver) committed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.phase == PhasePublish
+}
+
+func (r *Receiver) handle(f Frame) error {
+	switch f.Kind {
+	case KindChunk:
+		defer f.Chunk.Release()
+		return r.chunk(f.Chunk)
+	case KindPing:
+		r.out.sendPong()
+		return nil
+	case KindPong:
+		return nil
+	case KindFinish, KindCommit, KindAbort:
+		m, err := ParseMessage(f.Kind, f.Payload)
+		if err != nil {
+			return err
+		}
+		return r.message(m)
+	default:
+		return Errorf(CodeProtocol, "%s from a sender", f.Kind)
+	}
+}
+
+func (r *Receiver) chunk(c *Chunk) error {
+	r.mu.Lock()
+	err := r.admitLocked(c)
+	r.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return r.transfer.Write(c)
+}
+
+// admitLocked checks that c is the next chunk and inside what was granted. The
+// first chunk after a resume may begin before the offset that was asked for.
+func (r *Receiver) admitLocked(c *Chunk) error {
+	first := len(r.ends) == 0 && r.received == r.accept.Offset
+	switch {
+	case r.phase != PhaseReceiving:
+		return Errorf(CodeProtocol, "chunk at %d while %s", c.Offset, r.phase)
+	case c.Offset != r.received && !(first && c.Offset < r.received && c.End() > r.received):
+		return Errorf(CodeProtocol, "chunk at %d where %d was next", c.Offset, r.received)
+	case c.RawLen > r.accept.MaxChunk:
+		return Errorf(CodeProtocol, "chunk of %d bytes, at most %d were allowed", c.RawLen, r.accept.MaxChunk)
+	case c.End()-r.acked > r.accept.Window:
+		return Errorf(CodeWindow, "chunk to %d is beyond the window: %d bytes from %d on", c.End(), r.accept.Window, r.acked)
+	case len(r.ends) >= maxInflight(r.accept.Window):
+		return Errorf(CodeWindow, "more than %d chunks are unacknowledged", maxInflight(r.accept.Window))
+	case r.offer.Size >= 0 && c.End() > r.offer.Size:
+		return Errorf(CodeSize, "more content than the %d bytes offered", r.offer.Size)
+	}
+	r.ends = append(r.ends, c.End())
+	r.received = c.End()
+	return nil
+}
+
+func (r *Receiver) message(m Message) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch m := m.(type) {
+	case *Finish:
+		switch {
+		case r.phase != PhaseReceiving:
+			return Errorf(CodeProtocol, "finish while %s", r.phase)
+		case m.Size != r.received:
+			return Errorf(CodeSize, "finish says %d bytes, %d came", m.Size, r.received)
+		case r.offer.Size >= 0 && m.Size != r.offer.Size:
+			return Errorf(CodeSize, "only %d of the %d bytes offered came", m.Size, r.offer.Size)
+		case r.offer.Digest != DigestNone && m.Digest == "":
+			return Errorf(CodeDigest, "finish has no digest, the offer promised %s", r.offer.Digest)
+		}
+		r.phase = PhaseFinishing
+		r.finish <- m
+	case *Commit:
+		if r.phase != PhaseReady {
+			return Errorf(CodeProtocol, "commit while %s", r.phase)
+		}
+		r.phase = PhasePublish
+		r.commit <- struct{}{}
+	case *Abort:
+		if r.phase == PhasePublish {
+			return Errorf(CodeProtocol, "abort after commit")
+		}
+		text := "the sender took it back"
+		if m.Text != "" {
+			text += ": " + m.Text
+		}
+		return &Error{Code: CodeAborted, Text: text, cause: ErrForget}
+	}
+	return nil
+}
+
+// Ack implements Upstream. Acks are told when a sixteenth of the window has
+// come together, or nothing more is on its way.
+func (r *Receiver) Ack(offset int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if offset <= r.acked {
+		return
+	}
+	r.acked = offset
+	i := 0
+	for i < len(r.ends) && r.ends[i] <= offset {
+		i++
+	}
+	r.ends = r.ends[:copy(r.ends, r.ends[i:])]
+	if offset-r.told >= r.accept.Window/16 || offset == r.received {
+		r.told = offset
+		r.out.setAck(offset)
+	}
+}
+
+// Progress implements Upstream.
+func (r *Receiver) Progress(leaves ...Leaf) { r.out.setProgress(leaves) }
+
+// Fail implements Upstream.
+func (r *Receiver) Fail(err error) { r.cancel(err) }

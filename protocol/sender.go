@@ -1,0 +1,364 @@
+// Sender: the sending end of one transfer on one hop. The client, the gateway
+// and every hop of a Fanout use it.
+
+package protocol
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/dustin/go-humanize"
+)
+
+// AnswerTimeout bounds the wait for Ready after Finish and for the Receipts
+// after Commit, from a peer that is alive and answers pings: staging can mean
+// to sync or to upload what is left of a large file.
+const AnswerTimeout = 15 * time.Minute
+
+// abortGrace is how long Abort waits for the receiver to say that it forgot.
+const abortGrace = 2 * time.Second
+
+// SenderConfig says who is told what. The callbacks come from the Sender's own
+// goroutines and must not block, nor call the Sender back, except Close.
+type SenderConfig struct {
+	OnAck      func(offset int64)  // the receiver has taken all before offset
+	OnProgress func(leaves []Leaf) // leaves changed; before Accept too
+	OnEnd      func(err error)     // the transfer cannot go on; once
+	Stall      time.Duration       // end when content waits that long without an ack; 0: never
+}
+
+// Sender sends one transfer: Offer, Send as often as needed, Finish, Commit,
+// then Close. Those are called by one goroutine; Abort and Close by any. The
+// first error sticks and is what every later call returns.
+type Sender struct {
+	stream Stream
+	cfg    SenderConfig
+	out    *outbound
+	pulse  *pulse
+	reader sync.WaitGroup
+
+	accepted chan *Accept  // capacity 1
+	ready    chan *Ready   // capacity 1
+	receipts chan struct{} // closed when all have come
+	ended    chan struct{} // closed by fail
+
+	// Owned by the read loop.
+	got     map[string]Receipt
+	acceptd bool
+
+	mu    sync.Mutex
+	win   *window // after Accept
+	start int64   // offset in Accept
+	err   error
+	stall *time.Timer
+	names []Leaf // from Accept
+}
+
+// NewSender returns a Sender on a fresh stream, which it owns from then on.
+func NewSender(stream Stream, cfg SenderConfig) *Sender {
+	s := &Sender{
+		stream: stream, cfg: cfg,
+		accepted: make(chan *Accept, 1), ready: make(chan *Ready, 1),
+		receipts: make(chan struct{}), ended: make(chan struct{}),
+		got: map[string]Receipt{},
+	}
+	s.out = newOutbound(stream, stream.CloseWrite, func(c *Chunk) { s.win.written(c.End()) }, s.fail)
+	s.pulse = newPulse(s.out.sendPing, s.fail)
+	s.reader.Go(s.readLoop)
+	return s
+}
+
+// Offer makes the offer and waits for the answer. There is no deadline but
+// ctx's: the receiver may be waiting for others, and tells so by Progress.
+func (s *Sender) Offer(ctx context.Context, o *Offer) (*Accept, error) {
+	if err := s.push(o); err != nil {
+		return nil, err
+	}
+	select {
+	case a := <-s.accepted:
+		return a, nil
+	case <-s.ended:
+		return nil, s.failure()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// Send sends c, whose reference it takes. It waits while the window is full,
+// and keeps the chunk until it is acknowledged. Chunks that the receiver said
+// it has are not sent.
+func (s *Sender) Send(ctx context.Context, c *Chunk) error {
+	if c.End() <= s.start {
+		c.Release()
+		return nil
+	}
+	if err := s.win.reserve(ctx, c); err != nil {
+		return err
+	}
+	s.out.pushChunk(c)
+	return nil
+}
+
+// Finish ends the content and waits until every leaf has staged it or failed.
+func (s *Sender) Finish(ctx context.Context, f *Finish) (*Ready, error) {
+	if err := s.push(f); err != nil {
+		return nil, err
+	}
+	timeout := time.NewTimer(AnswerTimeout)
+	defer timeout.Stop()
+	select {
+	case r := <-s.ready:
+		return r, nil
+	case <-s.ended:
+		return nil, s.failure()
+	case <-timeout.C:
+		return nil, Errorf(CodeStalled, "not ready %v after the content had ended", AnswerTimeout)
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// Commit lets the leaves publish and waits for a receipt from each. When the
+// receiver is lost on the way, the receipts that did come are returned with
+// the error, and whether the others have published is not known.
+func (s *Sender) Commit(ctx context.Context) ([]Receipt, error) {
+	if err := s.push(&Commit{}); err != nil {
+		return nil, err
+	}
+	timeout := time.NewTimer(AnswerTimeout)
+	defer timeout.Stop()
+	var err error
+	select {
+	case <-s.receipts:
+	case <-s.ended:
+		err = s.failure()
+	case <-timeout.C:
+		err = Errorf(CodeStalled, "no receipt %v after the commit", AnswerTimeout)
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var receipts []Receipt
+	for _, l := range s.names {
+		if r, ok := s.got[l.Name]; ok {
+			receipts = append(receipts, r)
+		}
+	}
+	return receipts, err
+}
+
+// Abort makes the receiver forget the transfer, waits shortly for it to say
+// so, and closes.
+func (s *Sender) Abort(text string) {
+	frame, err := AppendMessage(nil, &Abort{Text: clip(text)})
+	if err != nil {
+		panic("protocol: " + err.Error())
+	}
+	s.out.lastWord(frame)
+	timeout := time.NewTimer(abortGrace)
+	defer timeout.Stop()
+	select {
+	case <-s.ended:
+	case <-timeout.C:
+	}
+	s.Close()
+}
+
+// Close ends the transfer on this hop without a word: to the receiver it is
+// as if the connection had been lost, unless it had sent its receipts. It
+// does not wait, see Wait, and is idempotent.
+func (s *Sender) Close() {
+	s.fail(Errorf(CodeAborted, "closed"))
+}
+
+// Wait waits for the Sender's goroutines after Close. A write to a peer that
+// takes nothing ends after WriteTimeout, or with the session.
+func (s *Sender) Wait() {
+	s.reader.Wait()
+	<-s.out.done
+}
+
+func (s *Sender) push(m Message) error {
+	frame, err := AppendMessage(nil, m)
+	if err != nil {
+		return err
+	}
+	if err := s.failure(); err != nil {
+		return err
+	}
+	s.out.push(frame)
+	return nil
+}
+
+func (s *Sender) failure() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// fail ends everything with the first error.
+func (s *Sender) fail(err error) {
+	s.mu.Lock()
+	if s.err != nil {
+		s.mu.Unlock()
+		return
+	}
+	s.err = err
+	if s.win != nil {
+		s.win.close(err)
+	}
+	if s.stall != nil {
+		s.stall.Stop()
+	}
+	s.mu.Unlock()
+	s.pulse.stop()
+	s.out.stop()
+	s.stream.Close()
+	close(s.ended)
+	if s.cfg.OnEnd != nil {
+		s.cfg.OnEnd(err)
+	}
+}
+
+func (s *Sender) readLoop() {
+	fr := NewFrameReader(s.stream)
+	for {
+		f, err := fr.Next()
+		if err == nil {
+			s.pulse.beat()
+			err = s.handle(f)
+		} else if errors.Is(err, io.EOF) && s.complete() {
+			return // hung up after its last word, as it should
+		} else if errors.Is(err, io.EOF) {
+			err = Errorf(CodeUnreachable, "the receiver went away without an answer")
+		}
+		if err != nil {
+			s.fail(err)
+			return
+		}
+	}
+}
+
+func (s *Sender) handle(f Frame) error {
+	switch f.Kind {
+	case KindAck:
+		offset, err := ParseAck(f.Payload)
+		if err != nil {
+			return err
+		}
+		if !s.acceptd {
+			return Errorf(CodeProtocol, "ack before accept")
+		}
+		if err := s.win.ack(offset); err != nil {
+			return err
+		}
+		if s.cfg.OnAck != nil {
+			s.cfg.OnAck(offset)
+		}
+		return nil
+	case KindPing:
+		s.out.sendPong()
+		return nil
+	case KindPong:
+		return nil
+	case KindChunk:
+		f.Chunk.Release()
+		return Errorf(CodeProtocol, "chunk from a receiver")
+	case KindAccept, KindReject, KindProgress, KindReady, KindReceipt:
+		m, err := ParseMessage(f.Kind, f.Payload)
+		if err != nil {
+			return err
+		}
+		return s.message(m)
+	default:
+		return Errorf(CodeProtocol, "%s from a receiver", f.Kind)
+	}
+}
+
+func (s *Sender) message(m Message) error {
+	switch m := m.(type) {
+	case *Accept:
+		return s.accept(m)
+	case *Reject:
+		return m.asError()
+	case *Progress:
+		if s.cfg.OnProgress != nil {
+			s.cfg.OnProgress(m.Leaves)
+		}
+		return nil
+	case *Ready:
+		select {
+		case s.ready <- m:
+			return nil
+		default:
+			return Errorf(CodeProtocol, "ready twice")
+		}
+	case *Receipt:
+		return s.receipt(m)
+	}
+	panic(fmt.Sprintf("protocol: unhandled %T", m))
+}
+
+func (s *Sender) accept(a *Accept) error {
+	if s.acceptd {
+		return Errorf(CodeProtocol, "accept twice")
+	}
+	s.acceptd = true
+	s.mu.Lock()
+	s.start, s.names = a.Offset, a.Leaves
+	s.win = newWindow(a.Window, a.Offset)
+	if s.cfg.Stall > 0 {
+		s.stall = time.AfterFunc(s.cfg.Stall/4, s.checkStall)
+	}
+	s.mu.Unlock()
+	s.accepted <- a
+	return nil
+}
+
+// checkStall ends the transfer when the oldest content in the window has
+// waited too long for its ack.
+func (s *Sender) checkStall() {
+	since, at := s.win.stalled()
+	if since >= s.cfg.Stall {
+		s.fail(Errorf(CodeStalled, "stalled at %s, %v without progress", humanize.IBytes(uint64(at)), since.Round(time.Second)))
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil {
+		s.stall.Reset(s.cfg.Stall / 4)
+	}
+}
+
+// complete reports whether all receipts have come.
+func (s *Sender) complete() bool {
+	select {
+	case <-s.receipts:
+		return true
+	default:
+		return false
+	}
+}
+
+// receipt notes a leaf's final word; the last one completes the Commit.
+func (s *Sender) receipt(r *Receipt) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known := false
+	for _, l := range s.names {
+		known = known || l.Name == r.Leaf
+	}
+	if _, twice := s.got[r.Leaf]; !known || twice {
+		return Errorf(CodeProtocol, "unexpected receipt of leaf %q", r.Leaf)
+	}
+	s.got[r.Leaf] = *r
+	if len(s.got) == len(s.names) {
+		close(s.receipts)
+	}
+	return nil
+}

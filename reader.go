@@ -1,0 +1,106 @@
+// The reader command.
+
+package main
+
+import (
+	"context"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/sbcast/sbcast/daemon"
+	"github.com/sbcast/sbcast/daemon/sink"
+	"github.com/sbcast/sbcast/protocol"
+)
+
+func readerCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "reader",
+		Usage: "store what is pushed",
+		UsageText: "sbcast reader [flags] --sink SINK\n\nSINK is where files go:\n" +
+			"  dir:PATH      files beneath a directory\n" +
+			"  exec:COMMAND  a command for each file, which gets it on standard input\n" +
+			"  -             standard output, one file at a time\n" +
+			"  discard:      nowhere",
+		Flags: append([]cli.Flag{
+			listenFlag(readerPort, " (READER_HTTP_PORT sets the port)"),
+			&cli.StringFlag{Name: "sink", Aliases: []string{"s"}, Usage: "where files go: `SINK`"},
+			windowFlag("READER_BUFFER_SIZE"),
+			&cli.BoolFlag{Name: "once", Usage: "end after one file, with exit code 0 if it was published"},
+		}, logFlags()...),
+		Action: reader,
+	}
+}
+
+func reader(c *cli.Context) error {
+	if c.NArg() > 0 {
+		return usagef("reader takes no arguments; did you mean --sink %s?", c.Args().First())
+	}
+	log, err := newLog(c)
+	if err != nil {
+		return err
+	}
+	win, err := window(c, log)
+	if err != nil {
+		return err
+	}
+	addr, err := readerAddress(c)
+	if err != nil {
+		return err
+	}
+	if !c.IsSet("sink") {
+		return usagef("reader needs --sink: dir:PATH, exec:COMMAND, discard: or -")
+	}
+	store, err := sink.Open(c.String("sink"), c.App.Writer)
+	if err != nil {
+		return configError(err)
+	}
+	ln, err := listen(c.App.ErrWriter, "reader", addr, ", sink "+store.String())
+	if err != nil {
+		return err
+	}
+	opts := daemon.Options{Agent: agent(), About: store.String(), Window: win, Log: log}
+	ctx := c.Context
+	var once oneTransfer
+	if c.Bool("once") {
+		ctx, once.cancel = context.WithCancelCause(ctx)
+		opts.OnTransfer = once.done
+	}
+	s := daemon.NewServer(&sink.Leaf{Store: store}, opts)
+	return serve(ctx, map[*daemon.Server]net.Listener{s: ln})
+}
+
+// readerAddress is --listen, or its default with the port that the proof of
+// concept took from the environment.
+func readerAddress(c *cli.Context) (string, error) {
+	port := os.Getenv("READER_HTTP_PORT")
+	if c.IsSet("listen") || port == "" {
+		return c.String("listen"), nil
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		return "", configError(usagef("READER_HTTP_PORT: %q is not a port", port))
+	}
+	return ":" + port, nil
+}
+
+// oneTransfer ends the daemon after the first transfer.
+type oneTransfer struct {
+	cancel context.CancelCauseFunc
+	first  sync.Once
+}
+
+func (o *oneTransfer) done(receipts []protocol.Receipt, err error) {
+	o.first.Do(func() {
+		if err == nil && receipts[0].Status == protocol.LeafFailed {
+			err = protocol.Errorf(receipts[0].Code, "%s", receipts[0].Text)
+		}
+		if err == nil {
+			o.cancel(&exitError{code: 0})
+			return
+		}
+		o.cancel(err)
+	})
+}

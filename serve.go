@@ -1,0 +1,131 @@
+// What all daemon commands share: listening, logging, stopping.
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/sbcast/sbcast/daemon"
+	"github.com/sbcast/sbcast/protocol"
+)
+
+// drainTimeout is how long a daemon that is told to stop (SIGTERM) lets the
+// transfers under way go on. What is not done by then resumes later.
+const drainTimeout = 3 * time.Second
+
+// minBuffer is the least window that a sender can work with.
+const minBuffer = 64 << 10
+
+func listenFlag(port, env string) cli.Flag {
+	return &cli.StringFlag{Name: "listen", Aliases: []string{"l"}, Value: ":" + port, Usage: "`ADDRESS` to listen on; port 0 takes a free one" + env}
+}
+
+func windowFlag(env string) cli.Flag {
+	return &cli.GenericFlag{
+		Name: "window", Value: &sizeValue{protocol.DefaultWindow}, EnvVars: []string{env},
+		Usage: "`SIZE` of the most content a sender may have unacknowledged, which bounds the memory for each push",
+	}
+}
+
+func logFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "log-format", Value: "text", Usage: "text or json"},
+		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "log warnings and errors only"},
+		&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "log sessions too"},
+	}
+}
+
+func newLog(c *cli.Context) (*slog.Logger, error) {
+	o := &slog.HandlerOptions{Level: slog.LevelInfo}
+	if c.Bool("quiet") {
+		o.Level = slog.LevelWarn
+	} else if c.Bool("verbose") {
+		o.Level = slog.LevelDebug
+	}
+	switch c.String("log-format") {
+	case "text":
+		return slog.New(slog.NewTextHandler(c.App.ErrWriter, o)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(c.App.ErrWriter, o)), nil
+	default:
+		return nil, usagef("--log-format: want text or json")
+	}
+}
+
+// window is the --window of a daemon. One below the least that works, which
+// the proof of concept allowed, is raised to it, with a word in the log.
+func window(c *cli.Context, log *slog.Logger) (int64, error) {
+	n := sizeOf(c, "window")
+	if n > 0 && n < minBuffer {
+		log.Warn("the window is raised to the least that works", "from", n, "to", minBuffer)
+		n = minBuffer
+	}
+	if err := protocol.CheckWindow(n); err != nil {
+		return 0, usagef("--window: %v", err)
+	}
+	return n, nil
+}
+
+// listen opens a listener and says so on standard error, in one line that
+// scripts can read the address from.
+func listen(errw io.Writer, role, addr, about string) (net.Listener, error) {
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		var opErr *net.OpError
+		if errors.As(err, &opErr) {
+			err = opErr.Err
+		}
+		return nil, configError(fmt.Errorf("%s: cannot listen on %s: %w; --listen takes another address", role, addr, err))
+	}
+	fmt.Fprintf(errw, "sbcast %s: listening on %s%s\n", role, ln.Addr(), about)
+	return ln, nil
+}
+
+// serve runs servers, each on its listener, until ctx ends. On an interrupt
+// (Ctrl-C) the transfers under way are forgotten, at every daemon below too;
+// on SIGTERM they have drainTimeout, and what they leave can be resumed.
+func serve(ctx context.Context, servers map[*daemon.Server]net.Listener) error {
+	failed := make(chan error, len(servers))
+	var serving sync.WaitGroup
+	for s, ln := range servers {
+		serving.Go(func() {
+			if err := s.Serve(ln); err != nil {
+				failed <- err
+			}
+		})
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	case err = <-failed:
+	}
+	drain, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	var sig *signalError
+	if errors.As(err, &sig) && sig.Signal == os.Interrupt {
+		now, interrupt := context.WithCancelCause(drain)
+		interrupt(protocol.ErrInterrupted)
+		drain = now
+	}
+	var stopping sync.WaitGroup
+	for s := range servers {
+		stopping.Go(func() { _ = s.Shutdown(drain) })
+	}
+	stopping.Wait()
+	serving.Wait()
+	if errors.As(err, &sig) {
+		return &exitError{code: sig.code()} // asked for: nothing to print
+	}
+	return err
+}
