@@ -47,15 +47,15 @@ type Dialer struct {
 	addr string
 	cfg  SessionConfig
 
-	dialing chan struct{} // capacity 1: held while sess is replaced
-	mu      sync.Mutex
-	sess    *Session
-	closed  bool
+	turn   chan struct{} // capacity 1: held while sess is replaced
+	mu     sync.Mutex
+	sess   *Session
+	closed bool
 }
 
 // NewDialer returns a Dialer for addr, "host:port". Nothing is dialled yet.
 func NewDialer(addr string, cfg SessionConfig) *Dialer {
-	return &Dialer{addr: addr, cfg: cfg, dialing: make(chan struct{}, 1)}
+	return &Dialer{addr: addr, cfg: cfg, turn: make(chan struct{}, 1)}
 }
 
 // Addr is the address that the Dialer connects to.
@@ -65,8 +65,8 @@ func (d *Dialer) Addr() string { return d.addr }
 // once; when to try again is the caller's to decide.
 func (d *Dialer) Open(ctx context.Context) (Stream, error) {
 	select {
-	case d.dialing <- struct{}{}:
-		defer func() { <-d.dialing }()
+	case d.turn <- struct{}{}:
+		defer func() { <-d.turn }()
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}

@@ -96,7 +96,7 @@ func AsError(err error) *Error {
 	}
 	var e *Error
 	if errors.As(err, &e) {
-		if error(e) == err {
+		if error(e) == err { //nolint:errorlint // the outermost error itself is meant
 			return e
 		}
 		return &Error{Code: e.Code, Text: err.Error(), Leaves: e.Leaves, cause: err}

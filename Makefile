@@ -1,0 +1,48 @@
+# make demo    the main job on loopback, on a real file
+# make test    everything CI runs: vet, lint, unit, script and race tests, a bit of fuzzing
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null | sed 's/^v//')
+LDFLAGS  = -s -w -X main.version=$(VERSION)
+BUILD    = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+
+# The race detector needs cgo; each fuzz target gets this long in make test.
+FUZZTIME ?= 5s
+
+.PHONY: all build demo test vet lint race fuzz bench memory cross clean
+
+all: build
+
+build: ## a static binary in bin/
+	$(BUILD) -o bin/sbcast .
+
+demo: build ## broadcaster and readers on loopback, a real file pushed, digests compared
+	scripts/demo.sh bin/sbcast
+
+test: vet lint race fuzz memory cross
+
+vet:
+	$(GO) mod tidy -diff
+	$(GO) vet ./...
+
+lint: ## where golangci-lint is installed; .ci/run installs it
+	@if command -v golangci-lint >/dev/null; then golangci-lint run; \
+	else echo "lint: SKIPPED, golangci-lint is not installed (go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@latest)"; fi
+
+race:
+	CGO_ENABLED=1 $(GO) test -race -shuffle=on ./...
+
+fuzz: ## a few seconds of each target; FUZZTIME=10m for a real run
+	GO=$(GO) scripts/fuzz.sh $(FUZZTIME)
+
+bench: ## benchmarks of the hot functions
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+memory: build ## the broadcaster's peak memory does not grow with the file
+	scripts/memory.sh bin/sbcast 64M 512M
+
+cross: ## the systems that releases are built for
+	for os in linux darwin windows; do for arch in amd64 arm64; do \
+		GOOS=$$os GOARCH=$$arch CGO_ENABLED=0 $(GO) build -o /dev/null . || exit 1; done; done
+
+clean:
+	rm -rf bin dist

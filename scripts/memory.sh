@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Pushes random content of each SIZE through a broadcaster with 8 readers and
+# prints the broadcaster's peak memory, which must not grow with the content.
+# Each size has a broadcaster of its own. Linux only (it reads /proc).
+# usage: scripts/memory.sh SBCAST SIZE...      the limit: LIMIT_MIB=64
+set -euo pipefail
+sbcast=$1
+shift
+limit=${LIMIT_MIB:-64}
+if [ ! -e /proc/self/status ]; then
+	echo "memory: SKIPPED, there is no /proc here"
+	exit 0
+fi
+work=$(mktemp -d)
+trap 'kill $(jobs -p) 2>/dev/null || true; wait; rm -rf "$work"' EXIT
+
+# address LOG: waits for the line that says where a daemon listens.
+address() {
+	for _ in $(seq 100); do
+		sed -n 's/.*listening on \([^ ,]*\).*/\1/p' "$1" | head -n 1 | grep . && return
+		sleep 0.1
+	done
+	echo "no address in $1:" >&2
+	cat "$1" >&2
+	return 1
+}
+
+status=0
+for size in "$@"; do
+	readers=()
+	for i in $(seq 8); do
+		"$sbcast" reader -q --listen 127.0.0.1:0 --sink discard: 2>"$work/reader-$i" &
+	done
+	for i in $(seq 8); do
+		readers+=(--reader "$(address "$work/reader-$i")")
+	done
+	"$sbcast" broadcaster -q --listen 127.0.0.1:0 "${readers[@]}" 2>"$work/broadcaster" &
+	broadcaster=$!
+	host=$(address "$work/broadcaster")
+	head -c "$size" /dev/urandom | "$sbcast" push -q - "$host" --name random
+	peak=$(($(sed -n 's/^VmHWM:[^0-9]*\([0-9]*\) kB/\1/p' "/proc/$broadcaster/status") / 1024))
+	verdict=ok
+	if [ "$peak" -ge "$limit" ]; then
+		verdict="FAILED: over $limit MiB" status=1
+	fi
+	printf 'memory: 8 readers, %6s pushed: broadcaster peak %3d MiB  %s\n' "$size" "$peak" "$verdict"
+	kill $(jobs -p)
+	wait || true
+done
+exit $status
