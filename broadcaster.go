@@ -65,10 +65,10 @@ func broadcaster(c *cli.Context) error {
 
 // hops makes the hops to readers, from flags or else from the environment.
 func hops(readers []string, window int64) ([]*daemon.Hop, error) {
-	from := "--reader"
+	bad := func(err error) error { return usagef("--reader: %v", err) }
 	if len(readers) == 0 {
-		from = "BROADCASTER_HOST_LIST"
-		for _, r := range strings.Split(os.Getenv(from), ";") {
+		bad = func(err error) error { return configError(fmt.Errorf("BROADCASTER_HOST_LIST: %w", err)) }
+		for _, r := range strings.Split(os.Getenv("BROADCASTER_HOST_LIST"), ";") {
 			if r = strings.TrimSpace(r); r != "" {
 				readers = append(readers, r)
 			}
@@ -78,7 +78,7 @@ func hops(readers []string, window int64) ([]*daemon.Hop, error) {
 	for _, r := range readers {
 		name, addr, err := daemon.ParseHop(r, readerPort)
 		if err != nil {
-			return nil, usagef("%s: %v", from, err)
+			return nil, bad(err)
 		}
 		all = append(all, daemon.NewHop(name, addr, protocol.SessionConfig{Agent: agent(), Window: window}))
 	}

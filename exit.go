@@ -53,7 +53,6 @@ func exitCode(err error) int {
 		sig     *signalError
 		partial *client.PartialError
 		input   *client.InputError
-		wire    *protocol.Error
 	)
 	switch {
 	case err == nil:
@@ -69,10 +68,8 @@ func exitCode(err error) int {
 			return exitNoInput
 		}
 		return exitIO
-	case errors.As(err, &wire):
-		return wireExitCode(wire)
 	default:
-		return exitFailed
+		return wireExitCode(protocol.AsError(err))
 	}
 }
 

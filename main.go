@@ -40,6 +40,9 @@ func versionString() string {
 // run is main with its arguments and without the exit.
 func run(args []string) int {
 	app := newApp()
+	if err := noCommand(app, args[1:]); err != nil {
+		return report(os.Stderr, err)
+	}
 	ctx, stop := signalContext()
 	defer stop()
 	return report(os.Stderr, app.RunContext(ctx, permute(app, args)))
@@ -57,7 +60,6 @@ func newApp() *cli.App {
 		ErrWriter:       os.Stderr,
 		ExitErrHandler:  func(*cli.Context, error) {}, // report does it
 		OnUsageError:    usageError,
-		Action:          noCommand,
 		Commands: []*cli.Command{
 			pushCommand(), broadcasterCommand(), readerCommand(), devCommand(),
 			statusCommand(), ncCommand(), versionCommand(),
@@ -81,32 +83,36 @@ func versionCommand() *cli.Command {
 	}
 }
 
-// noCommand answers everything that names none of the commands, above all the
+// noCommand answers arguments that do not begin with a command, above all the
 // form of Slurm's command of the same name.
-func noCommand(c *cli.Context) error {
-	switch n := c.NArg(); {
-	case n == 0:
-		cli.HelpPrinter(c.App.ErrWriter, cli.AppHelpTemplate, c.App)
+func noCommand(app *cli.App, args []string) error {
+	var words []string
+	for _, arg := range args {
+		if !strings.HasPrefix(arg, "-") {
+			words = append(words, arg)
+		}
+	}
+	switch {
+	case len(args) == 0:
+		cli.HelpPrinter(app.ErrWriter, cli.AppHelpTemplate, app)
 		return &exitError{code: exitUsage}
-	case n == 1:
-		return usagef("no command %q; sbcast --help lists them", c.Args().First())
+	case app.Command(args[0]) != nil, args[0] == "--help", args[0] == "-h":
+		return nil
+	case len(words) > 1:
+		return usagef("that looks like Slurm's sbcast SRC DEST; this sbcast is another program, which pushes files to readers: "+
+			"sbcast push %s HOST sends it to the readers behind HOST, which know where to put it", words[len(words)-2])
 	default:
-		return slurmForm(strings.Join(c.Args().Slice()[:n-1], " "))
+		return usagef("no command %q; sbcast --help lists them", args[0])
 	}
 }
 
-func slurmForm(files string) error {
-	return usagef("that is the form of Slurm's sbcast (SRC DEST); this sbcast is another program, which pushes files to readers: "+
-		"sbcast push %s HOST sends to HOST's readers, which know where to put it (--name gives it another name)", files)
-}
-
-func usageError(c *cli.Context, err error, isSub bool) error {
-	if !isSub && c.Command != nil && c.Command.Name == c.App.Name && c.NArg() > 1 {
-		return slurmForm(c.Args().First())
+func usageError(c *cli.Context, err error, _ bool) error {
+	text := err.Error()
+	if flag, ok := strings.CutPrefix(text, "flag provided but not defined: "); ok {
+		return usagef("unknown flag %s; sbcast %s --help lists them", flag, c.Command.Name)
 	}
-	text := strings.TrimPrefix(err.Error(), "flag provided but not defined: ")
-	if text != err.Error() {
-		return usagef("unknown flag %s; sbcast %s --help lists them", text, c.Command.Name)
+	if strings.Contains(text, "from environment variable") {
+		return configError(err)
 	}
 	return usagef("%v", err)
 }

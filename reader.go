@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"strconv"
@@ -81,7 +82,7 @@ func readerAddress(c *cli.Context) (string, error) {
 		return c.String("listen"), nil
 	}
 	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
-		return "", configError(usagef("READER_HTTP_PORT: %q is not a port", port))
+		return "", configError(fmt.Errorf("READER_HTTP_PORT: %q is not a port", port))
 	}
 	return ":" + port, nil
 }

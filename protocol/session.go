@@ -10,6 +10,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -122,7 +123,10 @@ func newSession(ctx context.Context, conn net.Conn, cfg SessionConfig, client bo
 	}
 	if err != nil {
 		conn.Close()
-		return nil, fmt.Errorf("hello with %s: %w", conn.RemoteAddr(), err)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil, Errorf(CodeDead, "no hello from %s in %v: is it an sbcast daemon?", conn.RemoteAddr(), HelloTimeout)
+		}
+		return nil, Errorf(AsError(err).Code, "hello with %s: %w", conn.RemoteAddr(), err)
 	}
 	conn.SetDeadline(time.Time{})
 
