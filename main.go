@@ -69,6 +69,7 @@ func newApp() *cli.App {
 		c.HideHelpCommand = true
 		c.OnUsageError = usageError
 	}
+	app.Setup()
 	return app
 }
 

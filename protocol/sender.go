@@ -20,7 +20,7 @@ import (
 const AnswerTimeout = 15 * time.Minute
 
 // abortGrace is how long Abort waits for the receiver to say that it forgot.
-const abortGrace = 2 * time.Second
+const abortGrace = time.Second
 
 // SenderConfig says who is told what. The callbacks come from the Sender's own
 // goroutines and must not block, nor call the Sender back, except Close.
