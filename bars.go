@@ -31,6 +31,7 @@ type barDisplay struct {
 	*barReporter
 	bars *mpb.Progress
 	rows map[string]*row
+	note string
 }
 
 // row is a reader's bar and what stands beside it.
@@ -65,6 +66,10 @@ func (r *row) text(s decor.Statistics) string {
 }
 
 func (d *barDisplay) progress(p client.Progress) {
+	if p.Note != d.note && p.Note != "" {
+		fmt.Fprintf(d.bars, "%s\n", printable(p.Note)) // above the rows
+	}
+	d.note = p.Note
 	seen := map[string]bool{}
 	for _, l := range p.Leaves {
 		seen[l.Name] = true

@@ -29,6 +29,7 @@ func broadcasterCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "reader", Aliases: []string{"r"}, Usage: "`[NAME=]HOST[:PORT]` of a reader; once for each (without a port: " + readerPort + ")"},
 			windowFlag("BROADCASTER_BUFFER_SIZE"),
 			&cli.GenericFlag{Name: "stall-timeout", Value: &secondsValue{daemon.DefaultStall}, Usage: "`SECONDS` without progress after which a reader has failed"},
+			&cli.GenericFlag{Name: "lag-timeout", Value: &secondsValue{daemon.DefaultLag}, Usage: "`SECONDS` a slow reader may hold the others up, where --require can do without, before it is fed after them"},
 		}, logFlags()...),
 		Action: broadcaster,
 	}
@@ -50,7 +51,7 @@ func broadcaster(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	fanout, err := daemon.NewFanout(hops, timeOf(c, "stall-timeout"))
+	fanout, err := daemon.NewFanout(hops, daemon.FanoutOptions{Stall: timeOf(c, "stall-timeout"), Lag: timeOf(c, "lag-timeout")})
 	if err != nil {
 		return usagef("%v: --reader HOST:PORT, or BROADCASTER_HOST_LIST", err)
 	}

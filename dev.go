@@ -48,7 +48,7 @@ func dev(c *cli.Context) error {
 	var hops []*daemon.Hop
 	for i := 1; i <= n; i++ {
 		name := "reader-" + strconv.Itoa(i)
-		store, err := sink.OpenDir(filepath.Join(c.String("dir"), name))
+		store, err := sink.OpenDir(filepath.Join(c.String("dir"), name), sink.DirOptions{})
 		if err != nil {
 			return configError(err)
 		}
@@ -57,11 +57,13 @@ func dev(c *cli.Context) error {
 			return err
 		}
 		defer ln.Close()
-		s := daemon.NewServer(&sink.Leaf{Store: store}, daemon.Options{Agent: agent(), About: store.String(), Window: win, Log: log.With("daemon", name)})
+		leaf := sink.NewLeaf(store)
+		s := daemon.NewServer(leaf, daemon.Options{Agent: agent(), About: store.String(), Window: win, Log: log.With("daemon", name)})
+		defer leaf.Close()
 		servers[s] = ln
 		hops = append(hops, daemon.NewHop(name, ln.Addr().String(), protocol.SessionConfig{Agent: agent(), Window: win}))
 	}
-	fanout, err := daemon.NewFanout(hops, 0)
+	fanout, err := daemon.NewFanout(hops, daemon.FanoutOptions{})
 	if err != nil {
 		return err
 	}

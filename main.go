@@ -17,6 +17,8 @@ import (
 	"syscall"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/sbcast/sbcast/protocol"
 )
 
 func main() { os.Exit(run(os.Args)) }
@@ -145,6 +147,14 @@ func signalContext() (context.Context, func()) {
 type signalError struct{ os.Signal }
 
 func (e *signalError) Error() string { return e.String() }
+
+// Unwrap makes an interrupt take a push back; SIGTERM leaves what helps to resume.
+func (e *signalError) Unwrap() error {
+	if e.Signal == os.Interrupt {
+		return protocol.ErrForget
+	}
+	return nil
+}
 
 func (e *signalError) code() int {
 	if e.Signal == syscall.SIGTERM {

@@ -70,7 +70,9 @@ func reader(c *cli.Context) error {
 		ctx, once.cancel = context.WithCancelCause(ctx)
 		opts.OnTransfer = once.done
 	}
-	s := daemon.NewServer(&sink.Leaf{Store: store}, opts)
+	leaf := sink.NewLeaf(store)
+	defer leaf.Close()
+	s := daemon.NewServer(leaf, opts)
 	return serve(ctx, map[*daemon.Server]net.Listener{s: ln})
 }
 

@@ -90,6 +90,7 @@ const lineEvery = 5 * time.Second
 type lineDisplay struct {
 	*lineReporter
 	last   time.Duration
+	note   string
 	states map[string]string
 }
 
@@ -100,6 +101,10 @@ func (l *lineReporter) begin(client.Source, string) display {
 func (l *lineReporter) result(*summary, time.Duration) {}
 
 func (d *lineDisplay) progress(p client.Progress) {
+	if p.Note != d.note && p.Note != "" {
+		fmt.Fprintf(d.errw, "%s: %s\n", p.Name, printable(p.Note))
+	}
+	d.note = p.Note
 	for _, leaf := range p.Leaves {
 		state := string(leaf.State)
 		if leaf.Text != "" {
@@ -164,7 +169,9 @@ type jsonProgress struct {
 	File    string          `json:"file"`
 	Size    int64           `json:"size"`
 	Bytes   int64           `json:"bytes"`
+	Sent    int64           `json:"sent"` // over all attempts
 	Seconds float64         `json:"seconds"`
+	Note    string          `json:"note,omitempty"`
 	Readers []protocol.Leaf `json:"readers"`
 }
 
@@ -205,7 +212,7 @@ type jsonDisplay struct {
 }
 
 func (j *jsonDisplay) progress(p client.Progress) {
-	j.emit(jsonProgress{Type: "progress", File: j.file, Size: p.Size, Bytes: p.Acked, Seconds: p.Elapsed.Seconds(), Readers: p.Leaves})
+	j.emit(jsonProgress{Type: "progress", File: j.file, Size: p.Size, Bytes: p.Acked, Sent: p.Sent, Seconds: p.Elapsed.Seconds(), Note: p.Note, Readers: p.Leaves})
 }
 
 func (j *jsonDisplay) end(receipts []client.Receipt, _ error) {

@@ -15,9 +15,10 @@ import (
 type Progress struct {
 	Name    string
 	Size    int64 // -1 when unknown
-	Sent    int64 // content bytes handed to the session
+	Sent    int64 // content bytes sent, over all attempts
 	Acked   int64 // content bytes that every reader still in it has taken
 	Leaves  []protocol.Leaf
+	Note    string // of the push as a whole: why it is trying again
 	Elapsed time.Duration
 }
 
@@ -33,15 +34,25 @@ type board struct {
 	mu      sync.Mutex
 	now     Progress
 	index   map[string]int // of Leaves
-	last    time.Time
+	most    int64          // the largest Acked ever: less is not progress
+	moved   time.Time      // when there was progress last
+	last    time.Time      // report
 	stopped bool
 }
 
-func newBoard(host, name string, size int64, report func(Progress)) *board {
+func newBoard(host, name string, report func(Progress)) *board {
+	now := time.Now()
 	return &board{
-		host: host, begun: time.Now(), report: report,
-		now: Progress{Name: name, Size: size}, index: map[string]int{},
+		host: host, begun: now, moved: now, report: report,
+		now: Progress{Name: name}, index: map[string]int{},
 	}
+}
+
+// begin notes that the push begins, or begins again, with content of size.
+func (b *board) begin(size int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.now.Size, b.most = size, 0
 }
 
 // update changes the board and reports: at once when urgent, else now and then.
@@ -56,25 +67,38 @@ func (b *board) update(change func() (urgent bool)) {
 	b.report(b.copyLocked())
 }
 
-func (b *board) sent(offset int64) {
-	b.update(func() bool { b.now.Sent = offset; return false })
+func (b *board) sent(n int) {
+	b.update(func() bool { b.now.Sent += int64(n); return false })
 }
 
 func (b *board) ack(offset int64) {
-	b.update(func() bool { b.now.Acked = offset; return false })
+	b.update(func() bool {
+		b.now.Acked = offset
+		if offset > b.most {
+			b.most, b.moved = offset, time.Now()
+		}
+		return false
+	})
+}
+
+// note says what happens to the push as a whole.
+func (b *board) note(text string) {
+	b.update(func() bool { b.now.Note = text; return true })
 }
 
 // settle sets the leaves for good: until an offer is accepted, the list may
 // name a hop that turns out to be a tree.
-func (b *board) settle(leaves []protocol.Leaf) {
+func (b *board) settle(a *protocol.Accept) {
 	b.mu.Lock()
 	b.now.Leaves = nil
 	clear(b.index)
+	b.now.Note, b.now.Acked = "", a.Offset
 	b.mu.Unlock()
-	b.leaves(leaves)
+	b.leaves(a.Leaves)
 }
 
-// leaves notes how some leaves stand.
+// leaves notes how some leaves stand. A change of what a leaf says of itself
+// is progress too: it may be busy checking what it has.
 func (b *board) leaves(leaves []protocol.Leaf) {
 	b.update(func() (urgent bool) {
 		for _, l := range leaves {
@@ -88,7 +112,12 @@ func (b *board) leaves(leaves []protocol.Leaf) {
 				b.now.Leaves = append(b.now.Leaves, protocol.Leaf{Name: l.Name})
 			}
 			old := b.now.Leaves[i]
-			urgent = urgent || old.State != l.State || old.Text != l.Text
+			if old.State != l.State || old.Text != l.Text {
+				urgent = true
+				if l.State == protocol.LeafWaiting && l.Code == "" && l.Text != "" && old.State == l.State {
+					b.moved = time.Now()
+				}
+			}
 			b.now.Leaves[i] = l
 		}
 		return urgent
@@ -102,6 +131,19 @@ func (b *board) receipts(receipts []Receipt) {
 		leaves[i] = protocol.Leaf{Name: r.Leaf, State: r.Status, Offset: r.Bytes, Code: r.Code, Text: r.Text}
 	}
 	b.leaves(leaves)
+}
+
+// idle is how long there has been no progress.
+func (b *board) idle() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return time.Since(b.moved)
+}
+
+func (b *board) movedSince(t time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.moved.After(t)
 }
 
 func (b *board) snapshot() Progress {

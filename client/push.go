@@ -1,4 +1,4 @@
-// Push: from a source to the receipts.
+// Push: from a source to the receipts, over as many attempts as it takes.
 
 package client
 
@@ -6,74 +6,169 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"net"
+	"sync"
+	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/google/uuid"
 	"golang.org/x/time/rate"
 
 	"github.com/sbcast/sbcast/protocol"
 )
 
+// Backoff between attempts.
+const (
+	retryFirst = 100 * time.Millisecond
+	retryMost  = 5 * time.Second
+)
+
 // Push sends the content of src and returns a receipt for each reader that is
 // known, in the order of the tree. The error is nil when all of them have the
 // file, a *PartialError when enough of them for the policy have it, an
 // *InputError when the source could not be read, and else says why nothing was
-// published. When ctx ends before the commit, the readers forget the push.
+// published.
+//
+// What fails for reasons that may pass is tried again, from where the readers
+// are, until opts.Timeout is over without progress. When ctx ends before the
+// commit, the readers keep what helps to resume, or forget the push when the
+// cause is protocol.ErrForget.
 func (c *Client) Push(ctx context.Context, src Source, opts Options) ([]Receipt, error) {
 	if err := opts.setDefaults(src); err != nil {
 		return nil, err
 	}
-	stat, err := src.Stat()
-	if err != nil {
-		return nil, err
-	}
-	p := &push{
-		src: src, opts: opts, host: c.host, board: newBoard(c.host, opts.Name, stat.Size, opts.OnProgress),
-		offer: &protocol.Offer{
-			ID: uuid.Must(uuid.NewV7()).String(), Attempt: 1,
-			Name: opts.Name, Size: stat.Size, Mode: uint32(stat.Mode.Perm()), MTime: stat.MTime,
-			Digest: opts.Digest, Codec: opts.Compress.Codec(), Policy: opts.Require,
-			Force: opts.Force, Preserve: opts.Preserve,
-		},
-	}
+	p := &push{src: src, opts: opts, board: newBoard(c.host, opts.Name, opts.OnProgress), ready: map[string]bool{}, results: results{host: c.host}}
 	defer p.board.stop()
-	stream, err := c.dialer.Open(ctx)
-	if err != nil {
+	if err := p.start(); err != nil {
 		return nil, err
 	}
-	receipts, err := p.run(ctx, stream)
-	return p.label(receipts), err
+	defer func() { p.feed.close() }()
+
+	pause := backoff.NewExponentialBackOff()
+	pause.InitialInterval, pause.MaxInterval = retryFirst, retryMost
+	for attempt := 1; ; attempt++ {
+		p.offer.Attempt = attempt
+		begun := time.Now()
+		receipts, err := p.attempt(ctx, c.dialer)
+		p.results.merge(receipts)
+		if p.board.movedSince(begun) {
+			pause.Reset()
+		}
+		wait := pause.NextBackOff()
+		if ctx.Err() != nil || !p.again(err) || p.board.idle()+wait > p.opts.Timeout {
+			return p.results.receipts(), p.verdict(err)
+		}
+		p.board.note(fmt.Sprintf("%v; trying again", err))
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return p.results.receipts(), context.Cause(ctx)
+		}
+		if err := p.refresh(); err != nil {
+			return p.results.receipts(), err
+		}
+	}
 }
 
 // push is one transfer, seen from its source.
 type push struct {
 	src   Source
 	opts  Options
-	host  string
+	stat  Stat
 	offer *protocol.Offer
+	feed  *feed
 	board *board
 
-	sender *protocol.Sender
-	bytes  int64
-	digest protocol.Digest
+	sender  *protocol.Sender
+	results results
+	ready   map[string]bool // leaves that have once staged the file for this push
+	resumed bool            // the last attempt did not begin at zero
+	fresh   bool            // an attempt has begun again because of a wrong digest
 }
 
-// run does the transfer on stream.
-func (p *push) run(ctx context.Context, stream protocol.Stream) ([]Receipt, error) {
+// start makes the offer and the feed, of the source as it is now.
+func (p *push) start() error {
+	stat, err := p.src.Stat()
+	if err != nil {
+		return err
+	}
+	fingerprint, err := p.src.Fingerprint()
+	if err != nil {
+		return err
+	}
+	p.stat = stat
+	p.offer = &protocol.Offer{
+		ID: uuid.Must(uuid.NewV7()).String(), Name: p.opts.Name, Size: stat.Size,
+		Mode: uint32(stat.Mode.Perm()), MTime: stat.MTime, Fingerprint: fingerprint,
+		Digest: p.opts.Digest, Codec: p.opts.Compress.Codec(), Policy: p.opts.Require,
+		Force: p.opts.Force, Preserve: p.opts.Preserve,
+	}
+	p.feed = &feed{src: p.src, size: stat.Size, chunk: p.opts.ChunkSize, alg: p.opts.Digest, compress: p.opts.Compress}
+	if p.opts.BWLimit > 0 {
+		p.feed.limit = rate.NewLimiter(rate.Limit(p.opts.BWLimit), p.opts.ChunkSize)
+	}
+	p.board.begin(stat.Size)
+	return nil
+}
+
+// refresh begins again from zero when the source has changed since the push
+// began.
+func (p *push) refresh() error {
+	if p.offer.Fingerprint == "" {
+		return nil
+	}
+	fingerprint, err := p.src.Fingerprint()
+	if err != nil || fingerprint == p.offer.Fingerprint {
+		return err
+	}
+	p.feed.close()
+	attempt := p.offer.Attempt
+	err = p.start()
+	p.offer.Attempt = attempt
+	p.board.note(p.src.Name() + " has changed since the push began: starting again from zero")
+	return err
+}
+
+// again decides whether what ended an attempt may pass.
+func (p *push) again(err error) bool {
+	var input *InputError
+	var dns *net.DNSError
+	switch {
+	case err == nil: // slow readers are fed in a pass of their own; lost receipts are asked for again
+		return p.results.has(protocol.CodeParked) || !p.met() && p.results.retryable()
+	case errors.As(err, &input), errors.As(err, &dns) && dns.IsNotFound:
+		return false
+	case protocol.HasCode(err, protocol.CodeDigest) && p.resumed && !p.fresh:
+		p.fresh = true // what was resumed was not of this content: the readers have dropped it
+		return true
+	default:
+		return protocol.AsError(err).Code.Retryable()
+	}
+}
+
+// attempt does the transfer on a fresh stream.
+func (p *push) attempt(ctx context.Context, dialer *protocol.Dialer) ([]Receipt, error) {
+	stream, err := dialer.Open(ctx)
+	if err != nil {
+		return nil, err
+	}
 	p.sender = protocol.NewSender(stream, protocol.SenderConfig{
-		OnAck: p.board.ack, OnProgress: p.board.leaves, Stall: p.opts.Timeout,
+		OnAck: p.board.ack, OnProgress: p.board.leaves, Stall: p.opts.Timeout / 2,
 	})
 	defer p.sender.Wait()
 	defer p.sender.Close()
 
 	receipts, err := p.transfer(ctx)
 	if err == nil {
-		return receipts, p.verdict(receipts)
+		return receipts, nil
 	}
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	p.sender.Abort(err.Error())
+	var input *InputError
+	if errors.Is(err, protocol.ErrForget) || errors.As(err, &input) {
+		p.sender.Abort("the sender took it back: " + err.Error())
+	}
 	if receipts == nil {
 		receipts = p.failed(err)
 	}
@@ -86,17 +181,22 @@ func (p *push) transfer(ctx context.Context) ([]Receipt, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.board.settle(accept.Leaves)
+	p.resumed = accept.Offset > 0
+	p.board.settle(accept)
 	if err := p.enough(accept.Leaves); err != nil {
 		return nil, err
 	}
 	if p.opts.DryRun {
 		return p.dryRun(accept.Leaves), nil
 	}
-	if err := p.content(ctx, accept); err != nil {
-		return nil, err
+	finish := &protocol.Finish{Size: accept.Offset}
+	if !p.allUnchanged(accept) {
+		if err := p.feed.send(ctx, p.sender, accept, p.board.sent); err != nil {
+			return nil, err
+		}
+		finish.Size, finish.Digest = p.feed.offset, p.feed.hasher.Digest()
 	}
-	ready, err := p.sender.Finish(ctx, &protocol.Finish{Size: p.bytes, Digest: p.digest})
+	ready, err := p.sender.Finish(ctx, finish)
 	if err != nil {
 		return nil, err
 	}
@@ -104,16 +204,56 @@ func (p *push) transfer(ctx context.Context) ([]Receipt, error) {
 	if err := p.enough(ready.Leaves); err != nil {
 		return nil, err
 	}
+	for _, l := range ready.Leaves {
+		if l.State == protocol.LeafReady {
+			p.ready[l.Name] = true
+		}
+	}
 	receipts, err := p.sender.Commit(ctx)
+	for i := range receipts { // published by an earlier attempt whose receipt was lost
+		if r := &receipts[i]; r.Status == protocol.LeafUnchanged && p.ready[r.Leaf] {
+			r.Status = protocol.LeafPublished
+		}
+	}
 	p.board.receipts(receipts)
 	return receipts, err
 }
 
-// propose makes the offer, and waits for the answer no longer than the timeout.
+// allUnchanged reports whether nothing needs to be sent, nor read.
+func (p *push) allUnchanged(a *protocol.Accept) bool {
+	for _, l := range a.Leaves {
+		if l.State != protocol.LeafUnchanged && l.State != protocol.LeafFailed {
+			return false
+		}
+	}
+	return a.Offset == p.offer.Size
+}
+
+// propose makes the offer, and waits for the answer until nothing has moved
+// for the timeout: readers say so while they check what they have.
 func (p *push) propose(ctx context.Context) (*protocol.Accept, error) {
-	wait, cancel := context.WithTimeoutCause(ctx, p.opts.Timeout, errNoAnswer)
-	defer cancel()
+	wait, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	begun := time.Now()
+	watch := time.NewTicker(max(p.opts.Timeout/20, time.Millisecond))
+	defer watch.Stop()
+	done := make(chan struct{})
+	var watcher sync.WaitGroup
+	watcher.Go(func() {
+		for {
+			select {
+			case <-watch.C:
+				if min(p.board.idle(), time.Since(begun)) > p.opts.Timeout {
+					cancel(errNoAnswer)
+				}
+			case <-done:
+				return
+			}
+		}
+	})
 	accept, err := p.sender.Offer(wait, p.offer)
+	close(done)
+	watcher.Wait()
 	if errors.Is(err, errNoAnswer) {
 		return nil, protocol.Errorf(protocol.CodeStalled, "no answer to the offer for %v%s", p.opts.Timeout, p.board.waitingFor())
 	}
@@ -145,94 +285,35 @@ func (p *push) enough(leaves []protocol.Leaf) error {
 	}
 }
 
-// content reads the source and sends it, from where the readers are.
-func (p *push) content(ctx context.Context, accept *protocol.Accept) error {
-	r, err := p.src.Open(ctx)
-	if err != nil {
+// verdict is what the results mean for the push, when err was the last error.
+func (p *push) verdict(err error) error {
+	failed, total := p.results.count()
+	switch met := p.met(); {
+	case failed > 0 && met:
+		return &PartialError{Failed: failed, Total: total}
+	case err == nil && failed > 0:
+		return protocol.Combine(p.results.leaves())
+	case failed == 0 && met:
+		return nil
+	default:
 		return err
 	}
-	defer r.Close()
-	size := min(p.opts.ChunkSize, accept.MaxChunk)
-	hasher := protocol.NewHasher(p.opts.Digest)
-	encoder := protocol.NewEncoder(p.opts.Compress)
-	var limit *rate.Limiter
-	if p.opts.BWLimit > 0 {
-		limit = rate.NewLimiter(rate.Limit(p.opts.BWLimit), size)
-	}
-	for {
-		c := protocol.NewChunk(size)
-		n, err := fill(r, c.Buffer()[:size], p.offer.Size >= 0)
-		if n == 0 {
-			c.Release()
-		} else {
-			_, _ = hasher.Write(c.Buffer()[:n])
-			if limit != nil {
-				if err := limit.WaitN(ctx, n); err != nil {
-					return err
-				}
-			}
-			if p.bytes += int64(n); p.offer.Size >= 0 && p.bytes > p.offer.Size {
-				return p.changed("it has grown beyond the %d bytes it had", p.offer.Size)
-			}
-			if err := p.sender.Send(ctx, encoder.Seal(c, p.bytes-int64(n), n)); err != nil {
-				return err
-			}
-			p.board.sent(p.bytes)
-		}
-		switch {
-		case errors.Is(err, io.EOF) && p.offer.Size >= 0 && p.bytes < p.offer.Size:
-			return p.changed("it ended after %d of the %d bytes it had", p.bytes, p.offer.Size)
-		case errors.Is(err, io.EOF):
-			p.digest = hasher.Digest()
-			return nil
-		case err != nil:
-			return &InputError{Err: fmt.Errorf("read %s: %w", p.src.Name(), withoutOp(err))}
-		}
-	}
 }
 
-// fill reads into b: all of it from a file, what is there from a pipe, so that
-// slow input goes out as it comes.
-func fill(r io.Reader, b []byte, whole bool) (n int, err error) {
-	if !whole {
-		return r.Read(b)
-	}
-	n, err = io.ReadFull(r, b)
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		err = io.EOF
-	}
-	return n, err
+// met reports whether the results meet the policy.
+func (p *push) met() bool {
+	failed, total := p.results.count()
+	return total > 0 && total-failed >= p.offer.Policy.Needs(total) && !p.opts.DryRun
 }
 
-func (p *push) changed(format string, args ...any) error {
-	return &InputError{Err: fmt.Errorf("%s changed while it was being read: %s", p.src.Name(), fmt.Sprintf(format, args...))}
-}
-
-// verdict is what the receipts mean for the push.
-func (p *push) verdict(receipts []Receipt) error {
-	failed := 0
-	for _, r := range receipts {
-		if r.Status == protocol.LeafFailed {
-			failed++
-		}
-	}
-	if failed == 0 {
-		return nil
-	}
-	if len(receipts)-failed >= p.offer.Policy.Needs(len(receipts)) {
-		return &PartialError{Failed: failed, Total: len(receipts)}
-	}
-	var leaves []protocol.Leaf
-	for _, r := range receipts {
-		leaves = append(leaves, protocol.Leaf{Name: r.Leaf, State: r.Status, Code: r.Code, Text: r.Text})
-	}
-	return protocol.Combine(leaves)
-}
-
-// failed makes receipts out of what is known when err ended the push before
+// failed makes receipts out of what is known when err ended an attempt before
 // the commit: nobody has published.
 func (p *push) failed(err error) []Receipt {
 	e := protocol.AsError(err)
+	culprit := e.Leaf
+	if culprit == "" {
+		culprit = p.results.host // a reader that was pushed to directly
+	}
 	leaves := e.Leaves
 	if len(leaves) == 0 {
 		leaves = p.board.snapshot().Leaves
@@ -242,7 +323,7 @@ func (p *push) failed(err error) []Receipt {
 		r := Receipt{Leaf: l.Name, Status: protocol.LeafFailed, Bytes: l.Offset, Code: l.Code, Text: l.Text, Seconds: p.board.seconds()}
 		switch {
 		case l.State == protocol.LeafFailed:
-		case e.Leaf == l.Name:
+		case l.Name == culprit || l.Name == "":
 			r.Code, r.Text = e.Code, e.Text
 		default:
 			r.Code, r.Text = protocol.CodePolicy, "not published: "+err.Error()
@@ -258,20 +339,10 @@ func (p *push) dryRun(leaves []protocol.Leaf) []Receipt {
 	var all []Receipt
 	for _, l := range leaves {
 		r := Receipt{Leaf: l.Name, Status: protocol.LeafReady, Code: l.Code, Text: l.Text}
-		if l.State == protocol.LeafFailed {
+		if l.State == protocol.LeafFailed || l.State == protocol.LeafUnchanged {
 			r.Status = l.State
 		}
 		all = append(all, r)
 	}
 	return all
-}
-
-// label names a reader that was pushed to directly: it has no name but the host's.
-func (p *push) label(receipts []Receipt) []Receipt {
-	for i := range receipts {
-		if receipts[i].Leaf == "" {
-			receipts[i].Leaf = p.host
-		}
-	}
-	return receipts
 }

@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/sbcast/sbcast/protocol"
 )
 
 // Source is content to push.
@@ -19,6 +21,10 @@ type Source interface {
 	Name() string
 	// Stat says what is known before the content is read.
 	Stat() (Stat, error)
+	// Fingerprint is equal for sources with equal content, as far as can be
+	// told without reading it all: readers resume, and skip what they have, by
+	// it. It is "" for content that can be read once.
+	Fingerprint() (string, error)
 	// Open returns the content from the beginning. The caller closes it.
 	Open(ctx context.Context) (io.ReadCloser, error)
 }
@@ -74,6 +80,33 @@ func (f file) Open(context.Context) (io.ReadCloser, error) {
 	return r, nil
 }
 
+// sampleSize is how much of a file's beginning and end its fingerprint covers.
+const sampleSize = 64 << 10
+
+// Fingerprint covers size, modification time, and the first and last 64 KiB.
+func (f file) Fingerprint() (string, error) {
+	r, err := os.Open(f.path)
+	if err != nil {
+		return "", &InputError{withoutOp(err), errors.Is(err, fs.ErrNotExist)}
+	}
+	defer r.Close()
+	info, err := r.Stat()
+	if err != nil {
+		return "", &InputError{Err: withoutOp(err)}
+	}
+	h := protocol.NewHasher(protocol.DigestXXH128)
+	fmt.Fprintf(h, "sbcast 1 %d %d\n", info.Size(), info.ModTime().UnixNano())
+	tail := max(0, info.Size()-sampleSize)
+	_, err = io.Copy(h, io.NewSectionReader(r, 0, sampleSize))
+	if err == nil {
+		_, err = io.Copy(h, io.NewSectionReader(r, tail, sampleSize))
+	}
+	if err != nil {
+		return "", &InputError{Err: fmt.Errorf("read %s: %w", f.path, withoutOp(err))}
+	}
+	return string(h.Digest()), nil
+}
+
 // withoutOp says "PATH: no such file or directory" where the system says
 // "stat PATH: ...": the user asked for no stat.
 func withoutOp(err error) error {
@@ -95,5 +128,7 @@ func Stream(r io.Reader, name string) Source { return stream{r, name} }
 func (s stream) Name() string { return s.name }
 
 func (s stream) Stat() (Stat, error) { return Stat{Size: -1, MTime: time.Now()}, nil }
+
+func (s stream) Fingerprint() (string, error) { return "", nil }
 
 func (s stream) Open(context.Context) (io.ReadCloser, error) { return io.NopCloser(s.r), nil }

@@ -20,18 +20,27 @@ const DefaultStall = 30 * time.Second
 // to answer too, so that the sender learns of all refusals at once.
 const refuseGrace = time.Second
 
+// DefaultLag is how long one hop may hold the others up before it is parked,
+// where the policy allows.
+const DefaultLag = 10 * time.Second
+
+// FanoutOptions say how a Fanout treats hops in trouble. The zero value is good.
+type FanoutOptions struct {
+	Stall time.Duration // unreachable or without progress for so long, a hop fails; 0: DefaultStall
+	Lag   time.Duration // holding the others up for so long, a hop is parked; 0: DefaultLag
+}
+
 // Fanout is a protocol.Sink with daemons below it. For each transfer it keeps
 // a chunk until every live hop has acknowledged it, so the window that it
 // grants bounds its memory, and the slowest hop paces the transfer.
 type Fanout struct {
-	hops  []*Hop
-	stall time.Duration
+	hops []*Hop
+	opts FanoutOptions
 }
 
 // NewFanout returns a Fanout over hops, which it owns and whose names must
-// differ. A hop that cannot be reached or makes no progress for stall fails;
-// 0 means DefaultStall.
-func NewFanout(hops []*Hop, stall time.Duration) (*Fanout, error) {
+// differ.
+func NewFanout(hops []*Hop, opts FanoutOptions) (*Fanout, error) {
 	if len(hops) == 0 {
 		return nil, fmt.Errorf("a broadcaster needs at least one reader")
 	}
@@ -42,10 +51,13 @@ func NewFanout(hops []*Hop, stall time.Duration) (*Fanout, error) {
 		}
 		names[h.name] = true
 	}
-	if stall == 0 {
-		stall = DefaultStall
+	if opts.Stall == 0 {
+		opts.Stall = DefaultStall
 	}
-	return &Fanout{hops: hops, stall: stall}, nil
+	if opts.Lag == 0 {
+		opts.Lag = DefaultLag
+	}
+	return &Fanout{hops: hops, opts: opts}, nil
 }
 
 // Close closes the hops and waits for what was running on them.
@@ -81,7 +93,7 @@ func (f *Fanout) Begin(ctx context.Context, offer *protocol.Offer, up protocol.U
 	below := *offer
 	below.Hops--
 
-	t := &spread{up: up, strict: offer.Policy.IsAll(), legs: make([]*leg, len(f.hops))}
+	t := &spread{up: up, policy: offer.Policy, strict: offer.Policy.IsAll(), lag: f.opts.Lag, legs: make([]*leg, len(f.hops))}
 	t.ctx, t.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	opening, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
@@ -91,7 +103,7 @@ func (f *Fanout) Begin(ctx context.Context, offer *protocol.Offer, up protocol.U
 		l := &leg{spread: t, hop: h}
 		t.legs[i] = l
 		opened.Go(func() {
-			if l.open(opening, &below, f.stall) || !t.strict {
+			if l.open(opening, &below, f.opts.Stall) || !t.strict {
 				return
 			}
 			refused.Do(func() { time.AfterFunc(refuseGrace, func() { giveUp(errOthersRefused) }) })
@@ -108,6 +120,7 @@ func (f *Fanout) Begin(ctx context.Context, offer *protocol.Offer, up protocol.U
 		t.Abort(err)
 		return nil, nil, err
 	}
+	t.watching.Go(t.watch)
 	return t, accept, nil
 }
 
@@ -117,15 +130,20 @@ var errOthersRefused = &protocol.Error{Code: protocol.CodeUnreachable, Text: "no
 
 // spread is one transfer on its way to all hops.
 type spread struct {
-	up     protocol.Upstream
-	strict bool // one failed hop fails the transfer
-	legs   []*leg
-	ctx    context.Context // ends with the transfer
-	cancel context.CancelCauseFunc
+	up       protocol.Upstream
+	policy   protocol.Policy
+	strict   bool // one failed hop fails the transfer
+	lag      time.Duration
+	legs     []*leg
+	ctx      context.Context // ends with the transfer
+	cancel   context.CancelCauseFunc
+	watching sync.WaitGroup
 
-	mu      sync.Mutex
-	settled bool  // Accept is decided: a failure from now on is reported at once
-	acked   int64 // by every live leg
+	mu       sync.Mutex
+	settled  bool  // Accept is decided: a failure from now on is reported at once
+	window   int64 // granted
+	received int64
+	acked    int64 // by every live leg
 }
 
 // accept settles the answer to the offer, when all legs have theirs.
@@ -156,7 +174,7 @@ func (t *spread) accept() (*protocol.Accept, error) {
 		return nil, protocol.Combine(a.Leaves)
 	}
 	a.MaxChunk = int(min(int64(a.MaxChunk), a.Window/4))
-	t.acked = a.Offset
+	t.acked, t.received, t.window = a.Offset, a.Offset, a.Window
 	return a, nil
 }
 
@@ -172,6 +190,9 @@ func (t *spread) leavesLocked() []protocol.Leaf {
 // Write implements protocol.Transfer. It does not wait: what the window lets
 // in here fits into every live hop's window.
 func (t *spread) Write(c *protocol.Chunk) error {
+	t.mu.Lock()
+	t.received = c.End()
+	t.mu.Unlock()
 	for _, l := range t.legs {
 		if l.live() {
 			if err := l.sender.Send(t.ctx, c.Retain()); err != nil {
@@ -230,6 +251,7 @@ func (t *spread) Abort(cause error) {
 // retire closes all senders; what they report from now on is not news.
 func (t *spread) retire() {
 	t.cancel(context.Canceled)
+	t.watching.Wait()
 	for _, l := range t.legs {
 		t.mu.Lock()
 		l.retired = true

@@ -31,6 +31,7 @@ type leg struct {
 	acked    int64
 	receipts []protocol.Receipt
 	err      *protocol.Error // why the leg failed
+	holds    time.Time       // since when it holds the others up; zero: it does not
 	retired  bool            // nothing more is expected of it
 }
 
@@ -150,10 +151,19 @@ func (l *leg) fail(err error) {
 	t := l.spread
 	e := l.hop.failure(err)
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	if l.err != nil {
+		t.mu.Unlock()
 		return
 	}
+	t.failLocked(l, e)
+	sender := l.sender
+	t.mu.Unlock()
+	if sender != nil {
+		sender.Close() // the leaf keeps what it has
+	}
+}
+
+func (t *spread) failLocked(l *leg, e *protocol.Error) {
 	l.err = e
 	said := map[string]protocol.Leaf{}
 	for _, leaf := range e.Leaves {

@@ -67,6 +67,15 @@ func (d Digest) validate() error {
 	return nil
 }
 
+// Algorithm is the algorithm of d.
+func (d Digest) Algorithm() DigestAlg {
+	if d == "" {
+		return DigestNone
+	}
+	name, _, _ := strings.Cut(string(d), ":")
+	return DigestAlg(name)
+}
+
 // Hasher computes a Digest of content that it is given in order.
 type Hasher struct {
 	alg DigestAlg

@@ -42,6 +42,7 @@ const (
 	CodeShutdown     Code = "shutdown"     // the daemon is stopping: try again
 	CodePolicy       Code = "policy"       // not published because another leaf failed
 	CodeLoop         Code = "loop"         // more broadcasters in a row than the offer allows
+	CodeParked       Code = "parked"       // too slow for the others: fed in a second pass
 	CodeCommand      Code = "command"      // the sink's command failed: see the text
 	CodeUnsupported  Code = "unsupported"  // the receiver cannot do what was asked
 	CodeInternal     Code = "internal"     // a fault in sbcast
@@ -138,7 +139,7 @@ func codeOf(err error) Code {
 // without anybody changing anything.
 func (c Code) Retryable() bool {
 	switch c {
-	case CodeUnreachable, CodeDead, CodeTruncated, CodeChecksum, CodeShutdown, CodeBusy, CodeStalled:
+	case CodeUnreachable, CodeDead, CodeTruncated, CodeChecksum, CodeShutdown, CodeBusy, CodeStalled, CodeParked:
 		return true
 	default:
 		return false

@@ -324,7 +324,7 @@ func (r *Receiver) message(m Message) error {
 			return Errorf(CodeSize, "finish says %d bytes, %d came", m.Size, r.received)
 		case r.offer.Size >= 0 && m.Size != r.offer.Size:
 			return Errorf(CodeSize, "only %d of the %d bytes offered came", m.Size, r.offer.Size)
-		case r.offer.Digest != DigestNone && m.Digest == "":
+		case r.offer.Digest != DigestNone && m.Digest == "" && r.accept.Offset != m.Size:
 			return Errorf(CodeDigest, "finish has no digest, the offer promised %s", r.offer.Digest)
 		}
 		r.phase = PhaseFinishing
@@ -339,9 +339,9 @@ func (r *Receiver) message(m Message) error {
 		if r.phase == PhasePublish {
 			return Errorf(CodeProtocol, "abort after commit")
 		}
-		text := "the sender took it back"
-		if m.Text != "" {
-			text += ": " + m.Text
+		text := m.Text
+		if text == "" {
+			text = "the sender took it back"
 		}
 		return &Error{Code: CodeAborted, Text: text, cause: ErrForget}
 	}

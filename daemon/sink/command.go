@@ -48,14 +48,14 @@ func newCommand(line string) (*command, error) {
 
 func (c *command) String() string { return c.spec }
 
-func (c *command) Create(ctx context.Context, offer *protocol.Offer) (File, error) {
+func (c *command) Create(ctx context.Context, r Request) (File, Have, error) {
 	cmd := exec.CommandContext(ctx, c.argv[0], c.argv[1:]...)
 	// Names of their own: SBCAST_SIZE and the like mean something to Slurm's
 	// sbcast, which the command may well run.
 	cmd.Env = append(os.Environ(),
-		"SBCAST_FILE_NAME="+offer.Name,
-		"SBCAST_FILE_SIZE="+strconv.FormatInt(offer.Size, 10),
-		"SBCAST_TRANSFER_ID="+offer.ID,
+		"SBCAST_FILE_NAME="+r.Name,
+		"SBCAST_FILE_SIZE="+strconv.FormatInt(r.Size, 10),
+		"SBCAST_TRANSFER_ID="+r.ID,
 	)
 	f := &commandFile{spec: c.spec, cmd: cmd}
 	cmd.Stdout = os.Stderr
@@ -65,12 +65,12 @@ func (c *command) Create(ctx context.Context, offer *protocol.Offer) (File, erro
 	ownGroup(cmd)
 	var err error
 	if f.stdin, err = cmd.StdinPipe(); err != nil {
-		return nil, err
+		return nil, Have{}, err
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, protocol.Errorf(protocol.CodeCommand, "%s: %w", c.spec, err)
+		return nil, Have{}, protocol.Errorf(protocol.CodeCommand, "%s: %w", c.spec, err)
 	}
-	return f, nil
+	return f, Have{}, nil
 }
 
 type commandFile struct {
@@ -99,7 +99,7 @@ func (f *commandFile) Write(p []byte) (int, error) {
 	return n, err
 }
 
-func (f *commandFile) Stage(context.Context) error { return nil }
+func (f *commandFile) Stage(context.Context, protocol.Digest) error { return nil }
 
 func (f *commandFile) Publish(ctx context.Context) (Published, error) {
 	if f.ended {
@@ -114,7 +114,7 @@ func (f *commandFile) Publish(ctx context.Context) (Published, error) {
 	return Published{Location: f.spec}, nil
 }
 
-func (f *commandFile) Discard() {
+func (f *commandFile) Discard(bool) {
 	if f.ended {
 		return
 	}

@@ -3,35 +3,46 @@
 package sink
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
-
-	"github.com/google/uuid"
+	"time"
 
 	"github.com/sbcast/sbcast/protocol"
 )
 
+// DefaultPartTTL is how long an unfinished file waits for its push to be
+// repeated.
+const DefaultPartTTL = 7 * 24 * time.Hour
+
+// DirOptions say how a Dir behaves. The zero value is good.
+type DirOptions struct {
+	PartTTL time.Duration // after which unfinished files are deleted; 0: DefaultPartTTL
+}
+
 // Dir is the store that keeps files beneath a directory. Content goes into a
 // part file beside its target, which takes the target's name at the commit:
-// the name holds the old file or the new one, whole. All file operations go
-// through os.Root, so no name and no symbolic link leads outside.
+// the name holds the old file or the new one, whole. A journal of the part and
+// a manifest of what was published are kept in a state directory, so that a
+// push that was cut off goes on where it was and one that is repeated costs a
+// round trip. All file operations go through os.Root, so no name and no
+// symbolic link leads outside.
 type Dir struct {
 	path string
-	root *os.Root
+	disk disk
+	same func(a, b fs.FileInfo) bool // os.SameFile
 
 	mu    sync.Mutex
 	taken map[string]bool // names that a transfer is writing now
 }
 
-// OpenDir opens the store in the directory path, which it makes if need be.
-func OpenDir(path string) (*Dir, error) {
+// OpenDir opens the store in the directory path, which it makes if need be,
+// and deletes what is older than the options say of its own unfinished files.
+func OpenDir(path string, opts DirOptions) (*Dir, error) {
 	if path == "" {
 		return nil, errors.New("sink dir: needs a path, as in dir:/srv/files")
 	}
@@ -46,51 +57,74 @@ func OpenDir(path string) (*Dir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sink dir:%s: %w", path, err)
 	}
-	return &Dir{path: abs, root: root, taken: map[string]bool{}}, nil
+	d, err := newDir(abs, rootDisk{root}, os.SameFile, opts)
+	if err != nil {
+		root.Close()
+		return nil, fmt.Errorf("sink dir:%s: %w", path, err)
+	}
+	return d, nil
+}
+
+func newDir(path string, on disk, same func(a, b fs.FileInfo) bool, opts DirOptions) (*Dir, error) {
+	if opts.PartTTL == 0 {
+		opts.PartTTL = DefaultPartTTL
+	}
+	d := &Dir{path: path, disk: on, same: same, taken: map[string]bool{}}
+	if err := on.MkdirAll(stateDir); err != nil {
+		return nil, err
+	}
+	return d, d.clean(opts.PartTTL)
 }
 
 func (d *Dir) String() string { return "dir:" + d.path }
 
 // Close releases the directory.
-func (d *Dir) Close() error { return d.root.Close() }
+func (d *Dir) Close() error { return d.disk.Close() }
 
 // Create implements Store. A target that exists is refused without force,
-// unless it is the very file that comes: then the content is compared with it
-// and nothing is written.
-func (d *Dir) Create(_ context.Context, offer *protocol.Offer) (f File, err error) {
-	name := filepath.FromSlash(offer.Name)
+// unless it is the very file that comes: what was published of the same source
+// is not asked for again, and what came there otherwise is compared with what
+// comes, and nothing is written.
+func (d *Dir) Create(ctx context.Context, r Request) (f File, have Have, err error) {
+	name := filepath.FromSlash(r.Name)
 	if !d.take(name) {
-		return nil, protocol.Errorf(protocol.CodeConflict, "%q is in use by another push", offer.Name)
+		return nil, have, protocol.Errorf(protocol.CodeConflict, "%q is in use by another push", r.Name)
 	}
 	defer func() {
 		if err != nil {
 			d.release(name)
 		}
 	}()
-	target, err := d.root.Lstat(name)
+	target, err := d.disk.Lstat(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return d.createPart(name, offer)
+		return d.openPart(ctx, name, r)
 	case err != nil:
-		return nil, err
+		return nil, have, err
 	case !target.Mode().IsRegular():
-		return nil, protocol.Errorf(protocol.CodeExists, "%q exists and is not a regular file (%s)", offer.Name, target.Mode().Type())
-	case offer.Force:
-		return d.createPart(name, offer)
-	case offer.Size >= 0 && offer.Size != target.Size():
-		return nil, errDiffers(offer.Name, fmt.Sprintf("it has %d bytes, the new one %d", target.Size(), offer.Size))
+		return nil, have, protocol.Errorf(protocol.CodeExists, "%q exists and is not a regular file (%s)", r.Name, target.Mode().Type())
 	}
-	existing, err := d.root.Open(name)
+	if m, ok := d.readManifest(name, target); ok && m.Source == sourceKey(r.Offer) && m.Digest.Algorithm() == r.Digest {
+		return &publishedFile{dir: d, name: name}, Have{Offset: m.Size, Published: true, Digest: m.Digest}, nil
+	}
+	if r.Force {
+		return d.openPart(ctx, name, r)
+	}
+	if r.Size >= 0 && r.Size != target.Size() {
+		return nil, have, errDiffers(r.Name, fmt.Sprintf("it has %d bytes, the new one %d", target.Size(), r.Size))
+	}
+	existing, err := d.disk.Read(name)
 	if err != nil {
-		return nil, err
+		return nil, have, err
 	}
-	return &sameFile{dir: d, name: name, offer: offer, file: existing}, nil
+	return &sameFile{dir: d, name: name, offer: r.Offer, file: existing}, have, nil
 }
 
 func errDiffers(name, how string) error {
 	return protocol.Errorf(protocol.CodeExists, "%q exists and is different: %s; --force replaces it", name, how)
 }
 
+// take makes name this transfer's, when it is free.
 func (d *Dir) take(name string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -107,142 +141,27 @@ func (d *Dir) release(name string) {
 	delete(d.taken, name)
 }
 
-func (d *Dir) createPart(name string, offer *protocol.Offer) (File, error) {
-	folder := filepath.Dir(name)
-	if folder != "." {
-		if err := d.root.MkdirAll(folder, 0o777); err != nil {
-			return nil, err
-		}
-	}
-	part := filepath.Join(folder, protocol.ReservedPrefix+uuid.NewString()+".part")
-	file, err := d.root.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
-	if err != nil {
-		return nil, err
-	}
-	p := &partFile{dir: d, name: name, part: part, folder: folder, offer: offer, file: file}
-	if offer.Size > 0 {
-		if err := allocate(file, offer.Size); err != nil {
-			p.remove()
-			return nil, fmt.Errorf("no room for %d bytes in %s: %w", offer.Size, d.path, err)
-		}
-	}
-	return p, nil
+func (d *Dir) location(name string) string { return filepath.Join(d.path, name) }
+
+// publishedFile is one that is there already, known by its manifest.
+type publishedFile struct {
+	dir  *Dir
+	name string
 }
 
-// partFile is a file being written.
-type partFile struct {
-	dir    *Dir
-	name   string // of the target, beneath the root
-	part   string
-	folder string
-	offer  *protocol.Offer
-	file   *os.File
-	size   int64
+func (p *publishedFile) Write([]byte) (int, error) {
+	return 0, protocol.Errorf(protocol.CodeInternal, "content for a file that is published already")
 }
 
-func (p *partFile) Write(b []byte) (int, error) {
-	n, err := p.file.Write(b)
-	p.size += int64(n)
-	return n, err
-}
+func (p *publishedFile) Stage(context.Context, protocol.Digest) error { return nil }
 
-// Stage sets what is to be preserved and syncs. A sync that failed is not
-// tried again: the kernel may have dropped the pages and would report success.
-func (p *partFile) Stage(context.Context) error {
-	if err := p.file.Truncate(p.size); err != nil { // give back what was allocated too much
-		return err
-	}
-	if p.offer.Preserve {
-		if err := p.file.Chmod(fs.FileMode(p.offer.Mode) & fs.ModePerm); err != nil {
-			return err
-		}
-		if err := p.dir.root.Chtimes(p.part, p.offer.MTime, p.offer.MTime); err != nil {
-			return err
-		}
-	}
-	if err := p.file.Sync(); err != nil {
-		return err
-	}
-	return p.file.Close()
-}
-
-// Publish gives the part the target's name.
-func (p *partFile) Publish(context.Context) (Published, error) {
-	if !p.offer.Force {
-		if _, err := p.dir.root.Lstat(p.name); !errors.Is(err, fs.ErrNotExist) {
-			return Published{}, errDiffers(p.offer.Name, "it came while this push was under way")
-		}
-	}
-	if err := p.dir.root.Rename(p.part, p.name); err != nil {
+// Publish syncs again, in case that is where an earlier push failed.
+func (p *publishedFile) Publish(context.Context) (Published, error) {
+	if err := syncPath(p.dir.disk, filepath.Dir(p.name)); err != nil {
 		return Published{}, err
 	}
-	defer p.dir.release(p.name)
-	if err := syncDir(p.dir.root, p.folder); err != nil {
-		return Published{}, fmt.Errorf("the file has its name, but the directory could not be synced: %w", err)
-	}
-	return Published{Location: filepath.Join(p.dir.path, p.name)}, nil
-}
-
-func (p *partFile) Discard() {
-	p.remove()
 	p.dir.release(p.name)
+	return Published{Location: p.dir.location(p.name), Unchanged: true}, nil
 }
 
-func (p *partFile) remove() {
-	p.file.Close()
-	_ = p.dir.root.Remove(p.part) // gone already when Publish had renamed it
-}
-
-// syncDir makes the entries of a directory durable.
-func syncDir(root *os.Root, name string) error {
-	dir, err := root.Open(name)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return ignoreUnsupported(dir.Sync())
-}
-
-// sameFile compares what comes with a file that is there: the same content is
-// already published, other content is refused at the first byte that differs.
-type sameFile struct {
-	dir   *Dir
-	name  string
-	offer *protocol.Offer
-	file  *os.File
-	buf   []byte
-	size  int64
-}
-
-func (s *sameFile) Write(b []byte) (int, error) {
-	if len(s.buf) < len(b) {
-		s.buf = make([]byte, len(b))
-	}
-	have := s.buf[:len(b)]
-	n, err := io.ReadFull(s.file, have)
-	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return 0, err
-	}
-	if !bytes.Equal(have[:n], b[:n]) || n < len(b) {
-		return 0, errDiffers(s.offer.Name, fmt.Sprintf("between byte %d and %d", s.size, s.size+int64(len(b))))
-	}
-	s.size += int64(n)
-	return n, nil
-}
-
-func (s *sameFile) Stage(context.Context) error {
-	if n, err := s.file.Read(make([]byte, 1)); n > 0 || !errors.Is(err, io.EOF) {
-		return errDiffers(s.offer.Name, fmt.Sprintf("it goes on after byte %d", s.size))
-	}
-	return nil
-}
-
-func (s *sameFile) Publish(context.Context) (Published, error) {
-	s.Discard()
-	return Published{Location: filepath.Join(s.dir.path, s.name), Unchanged: true}, nil
-}
-
-func (s *sameFile) Discard() {
-	s.file.Close()
-	s.dir.release(s.name)
-}
+func (p *publishedFile) Discard(bool) { p.dir.release(p.name) }

@@ -4,57 +4,199 @@ package sink
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
 	"github.com/sbcast/sbcast/protocol"
 )
 
-// Leaf is the protocol.Sink of a reader: it puts every transfer into Store.
+// suspendFor is how long a transfer that was cut off is held open for its
+// sender to come back. After that a store may still be able to resume it from
+// what it keeps on disk.
+const suspendFor = 2 * time.Minute
+
+// drainTimeout is how long a transfer that was cut off may go on storing what
+// had come.
+const drainTimeout = 5 * time.Second
+
+// conflictWait is how long an offer waits for a name that is in use.
+const conflictWait = 2 * time.Second
+
+// Leaf is the protocol.Sink of a reader: it puts every transfer into a Store.
+// A transfer whose stream was cut off is suspended, with its file open and its
+// hash as it is, so that the next attempt goes on at once.
 type Leaf struct {
-	Store Store
+	store Store
+
+	mu        sync.Mutex
+	suspended map[string]*content // by transfer id
+	names     map[string]*content // the same, by file name
+}
+
+// NewLeaf returns a Leaf over store.
+func NewLeaf(store Store) *Leaf {
+	return &Leaf{store: store, suspended: map[string]*content{}, names: map[string]*content{}}
+}
+
+// content is a file and how far it is. It belongs to one transfer at a time,
+// or to the Leaf while it is suspended.
+type content struct {
+	offer  *protocol.Offer
+	file   File
+	have   Have
+	life   context.Context // of the file
+	cancel context.CancelCauseFunc
+	hasher *protocol.Hasher
+	offset int64
+	begun  time.Time
+	timer  *time.Timer // while suspended
 }
 
 // Begin implements protocol.Sink.
 func (l *Leaf) Begin(ctx context.Context, offer *protocol.Offer, up protocol.Upstream) (protocol.Transfer, *protocol.Accept, error) {
-	life, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	file, err := l.Store.Create(life, offer)
+	c, err := l.content(ctx, offer, up)
 	if err != nil {
-		cancel(err)
 		return nil, nil, err
 	}
 	t := &transfer{
-		offer: offer, up: up, file: file, cancel: cancel, begun: time.Now(),
-		hasher: protocol.NewHasher(offer.Digest),
-		wake:   make(chan struct{}, 1),
-		idle:   make(chan struct{}),
+		leaf: l, content: c, up: up, resumed: c.offset,
+		wake: make(chan struct{}, 1), idle: make(chan struct{}),
 	}
 	go t.work()
-	return t, &protocol.Accept{Leaves: []protocol.Leaf{{State: protocol.LeafReceiving}}}, nil
+	return t, &protocol.Accept{Offset: c.offset, Leaves: []protocol.Leaf{t.state()}}, nil
 }
 
-// transfer is one file being received. Chunks are queued by the Receiver's
-// read loop and stored by a goroutine of the transfer's own, so that a slow
-// disk does not keep pings and aborts from being read; the queue is bounded by
-// the window that the Receiver holds the sender to.
+// content finds or makes what the transfer goes on with. A name in use is
+// waited for a little: the transfer that has it may have been cut off and be
+// about to notice.
+func (l *Leaf) content(ctx context.Context, offer *protocol.Offer, up protocol.Upstream) (*content, error) {
+	for begun := time.Now(); ; {
+		if c := l.takeSuspended(offer); c != nil {
+			return c, nil
+		}
+		c, err := l.create(ctx, offer, up)
+		if !protocol.HasCode(err, protocol.CodeConflict) || time.Since(begun) > conflictWait {
+			return c, err
+		}
+		select {
+		case <-time.After(conflictWait / 40):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+func (l *Leaf) create(ctx context.Context, offer *protocol.Offer, up protocol.Upstream) (*content, error) {
+	life, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) }) // while it is being created
+	defer stop()
+	c := &content{offer: offer, life: life, cancel: cancel, hasher: protocol.NewHasher(offer.Digest), begun: time.Now()}
+	var err error
+	c.file, c.have, err = l.store.Create(life, Request{
+		Offer: offer, Prefix: c.hasher,
+		Tell: func(text string) { up.Progress(protocol.Leaf{State: protocol.LeafWaiting, Text: text}) },
+	})
+	if err != nil {
+		cancel(err)
+		return nil, err
+	}
+	c.offset = c.have.Offset
+	return c, nil
+}
+
+// suspend keeps c for a later attempt of the same transfer.
+func (l *Leaf) suspend(c *content) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.suspended[c.offer.ID], l.names[c.offer.Name] = c, c
+	c.timer = time.AfterFunc(suspendFor, func() {
+		if l.remove(c) {
+			c.drop(true)
+		}
+	})
+}
+
+// remove takes c out of the suspended ones and reports whether it was there.
+func (l *Leaf) remove(c *content) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c == nil || l.suspended[c.offer.ID] != c {
+		return false
+	}
+	c.timer.Stop()
+	delete(l.suspended, c.offer.ID)
+	delete(l.names, c.offer.Name)
+	return true
+}
+
+// takeSuspended returns what is suspended of the transfer that offer is an
+// attempt of. A suspended transfer of another push of the same name makes way.
+func (l *Leaf) takeSuspended(offer *protocol.Offer) *content {
+	l.mu.Lock()
+	c, other := l.suspended[offer.ID], l.names[offer.Name]
+	l.mu.Unlock()
+	if other != c && l.remove(other) {
+		other.drop(true)
+	}
+	if !l.remove(c) {
+		return nil
+	}
+	if sourceKey(c.offer) != sourceKey(offer) || c.offer.Size != offer.Size || c.offer.Name != offer.Name || c.offer.Digest != offer.Digest {
+		c.drop(false)
+		return nil
+	}
+	return c
+}
+
+// Close gives up what is suspended; stores keep what they can resume.
+func (l *Leaf) Close() {
+	l.mu.Lock()
+	var all []*content
+	for _, c := range l.suspended {
+		all = append(all, c)
+	}
+	l.mu.Unlock()
+	for _, c := range all {
+		if l.remove(c) {
+			c.drop(true)
+		}
+	}
+}
+
+// drop ends the file.
+func (c *content) drop(keep bool) {
+	c.cancel(context.Canceled)
+	c.file.Discard(keep)
+}
+
+// transfer is one attempt to receive a file. Chunks are queued by the
+// Receiver's read loop and stored by a goroutine of the transfer's own, so
+// that a slow disk does not keep pings and aborts from being read; the queue
+// is bounded by the window that the Receiver holds the sender to.
 type transfer struct {
-	offer  *protocol.Offer
-	up     protocol.Upstream
-	file   File
-	cancel context.CancelCauseFunc // ends the file's life
-	begun  time.Time
-	wake   chan struct{} // capacity 1: the queue or ended changed
-	idle   chan struct{} // closed when the goroutine has ended
+	leaf    *Leaf
+	up      protocol.Upstream
+	resumed int64
+	wake    chan struct{} // capacity 1: the queue or ended changed
+	idle    chan struct{} // closed when the goroutine has ended
 
 	// Owned by the goroutine until idle is closed, then by the caller.
-	hasher  *protocol.Hasher
-	offset  int64
+	*content
 	scratch []byte
 	err     error
 
 	mu    sync.Mutex
 	queue []*protocol.Chunk
 	ended bool // nothing more will be queued
+}
+
+func (t *transfer) state() protocol.Leaf {
+	l := protocol.Leaf{State: protocol.LeafReceiving, Offset: t.offset, Text: t.have.Note}
+	if t.have.Published {
+		l.State = protocol.LeafUnchanged
+	}
+	return l
 }
 
 // Write implements protocol.Transfer.
@@ -99,7 +241,7 @@ func (t *transfer) work() {
 		}
 		for i, c := range batch {
 			if t.err == nil {
-				if t.err = t.store(c); t.err != nil {
+				if t.err = t.storeChunk(c); t.err != nil {
 					t.up.Fail(t.err)
 				}
 			}
@@ -109,8 +251,8 @@ func (t *transfer) work() {
 	}
 }
 
-// store takes one chunk, without what the file has of it already.
-func (t *transfer) store(c *protocol.Chunk) error {
+// storeChunk takes one chunk, without what the file has of it already.
+func (t *transfer) storeChunk(c *protocol.Chunk) error {
 	content, scratch, err := c.Decode(t.scratch)
 	t.scratch = scratch
 	if err != nil {
@@ -138,37 +280,70 @@ func (t *transfer) Finish(ctx context.Context, f *protocol.Finish) ([]protocol.L
 	if t.err != nil {
 		return nil, t.err
 	}
-	if got := t.hasher.Digest(); got != "" && got != f.Digest {
-		return nil, protocol.Errorf(protocol.CodeDigest, "the content that arrived has digest %s, the source said %s", got, f.Digest)
+	digest := t.hasher.Digest()
+	if t.have.Published {
+		if digest = t.have.Digest; f.Digest == "" {
+			f.Digest = digest
+		}
 	}
-	if err := t.file.Stage(ctx); err != nil {
-		return nil, err
+	if digest != "" && digest != f.Digest {
+		t.err = protocol.Errorf(protocol.CodeDigest, "the content that arrived has digest %s, the source said %q", digest, string(f.Digest))
+		return nil, t.err
 	}
-	return []protocol.Leaf{{State: protocol.LeafReady, Offset: t.offset}}, nil
+	if t.err = t.file.Stage(ctx, digest); t.err != nil {
+		return nil, t.err
+	}
+	l := t.state()
+	if l.State != protocol.LeafUnchanged {
+		l.State = protocol.LeafReady
+	}
+	return []protocol.Leaf{l}, nil
 }
 
 // Commit implements protocol.Transfer.
 func (t *transfer) Commit(ctx context.Context) []protocol.Receipt {
-	r := protocol.Receipt{Status: protocol.LeafPublished, Bytes: t.offset, Digest: t.hasher.Digest()}
+	r := protocol.Receipt{Status: protocol.LeafPublished, Bytes: t.offset, Digest: t.hasher.Digest(), ResumedFrom: t.resumed}
+	if t.have.Published {
+		r.Digest, r.ResumedFrom = t.have.Digest, 0
+	}
 	p, err := t.file.Publish(ctx)
 	switch {
 	case err != nil:
 		e := protocol.AsError(err)
 		r.Status, r.Code, r.Text = protocol.LeafFailed, e.Code, e.Text
-		t.file.Discard()
+		t.file.Discard(true)
 	case p.Unchanged:
 		r.Status = protocol.LeafUnchanged
 	}
 	r.Location = p.Location
 	r.Seconds = time.Since(t.begun).Seconds()
 	t.cancel(nil)
+	_ = Failpoint("receipt")
 	return []protocol.Receipt{r}
 }
 
-// Abort implements protocol.Transfer.
+// Abort implements protocol.Transfer. What can go on is suspended.
 func (t *transfer) Abort(cause error) {
-	t.cancel(cause) // first, so that a Write under way returns
 	t.end()
-	<-t.idle
-	t.file.Discard()
+	forget := errors.Is(cause, protocol.ErrForget)
+	if !forget { // what is queued is good content: let it be stored
+		select {
+		case <-t.idle:
+		case <-time.After(drainTimeout):
+		}
+	}
+	select {
+	case <-t.idle:
+	default:
+		t.cancel(cause) // so that a Write under way returns
+		<-t.idle
+	}
+	switch {
+	case forget, protocol.HasCode(t.err, protocol.CodeDigest), t.offset == 0:
+		t.drop(false)
+	case t.err != nil || context.Cause(t.life) != nil:
+		t.drop(true)
+	default:
+		t.leaf.suspend(t.content)
+	}
 }

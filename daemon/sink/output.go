@@ -20,12 +20,12 @@ func newOutput(w io.Writer) *output { return &output{w: w, turn: make(chan struc
 
 func (o *output) String() string { return "-" }
 
-func (o *output) Create(_ context.Context, _ *protocol.Offer) (File, error) {
+func (o *output) Create(context.Context, Request) (File, Have, error) {
 	select {
 	case o.turn <- struct{}{}:
-		return &outputFile{o}, nil
+		return &outputFile{o}, Have{}, nil
 	default:
-		return nil, protocol.Errorf(protocol.CodeBusy, "standard output takes one file at a time")
+		return nil, Have{}, protocol.Errorf(protocol.CodeBusy, "standard output takes one file at a time")
 	}
 }
 
@@ -33,11 +33,11 @@ type outputFile struct{ *output }
 
 func (f *outputFile) Write(p []byte) (int, error) { return f.w.Write(p) }
 
-func (f *outputFile) Stage(context.Context) error { return nil }
+func (f *outputFile) Stage(context.Context, protocol.Digest) error { return nil }
 
 func (f *outputFile) Publish(context.Context) (Published, error) {
 	<-f.turn
 	return Published{Location: "-"}, nil
 }
 
-func (f *outputFile) Discard() { <-f.turn }
+func (f *outputFile) Discard(bool) { <-f.turn }

@@ -25,23 +25,40 @@ type Store interface {
 	// Create decides on an offer. The File lives until ctx ends: when it does,
 	// a Write under way is to return soon. Errors carry a protocol code where
 	// the operating system's does not say it.
-	Create(ctx context.Context, offer *protocol.Offer) (File, error)
+	Create(ctx context.Context, r Request) (File, Have, error)
 	// String is the specification of the store, as given to Open.
 	String() string
 }
 
+// Request is an offer to a Store.
+type Request struct {
+	*protocol.Offer
+	Prefix io.Writer         // gets the content that the File has already
+	Tell   func(text string) // says what takes Create so long
+}
+
+// Have is what a new File has of its content.
+type Have struct {
+	Offset    int64           // bytes from an earlier transfer
+	Published bool            // all of it, under its name: there is nothing to do
+	Digest    protocol.Digest // of what is published, if it is known
+	Note      string          // what the user should know, such as why it starts again
+}
+
 // File is one file on its way into a Store. Its methods are called by one
-// goroutine, in order: Write, Stage, then Publish or Discard. Discard may come
-// at any time and is the last.
+// goroutine: Write, Stage, then Publish or Discard. Stage and Write may come
+// again when a transfer that was cut off goes on. Discard may come at any time
+// and is the last.
 type File interface {
 	// Write takes the next bytes of content.
 	io.Writer
 	// Stage makes all that was written durable, and not visible.
-	Stage(ctx context.Context) error
+	Stage(ctx context.Context, digest protocol.Digest) error
 	// Publish makes the file visible under its name, whole.
 	Publish(ctx context.Context) (Published, error)
-	// Discard forgets the file.
-	Discard()
+	// Discard gives the file up. With keep, what another transfer of the same
+	// content could go on with stays.
+	Discard(keep bool)
 }
 
 // Published says where a file is now.
@@ -62,16 +79,20 @@ func Open(spec string, out io.Writer) (Store, error) {
 	case kind == "exec":
 		return newCommand(rest)
 	case kind == "dir":
-		return OpenDir(rest)
+		return OpenDir(rest, DirOptions{})
 	default:
 		return nil, fmt.Errorf("unknown sink %q: want dir:PATH, exec:COMMAND, discard: or -", spec)
 	}
 }
 
+// Failpoint is called at the steps of storing a file, which it names. Tests
+// set it, before anything else runs, to end the process or to fail there.
+var Failpoint = func(step string) error { return nil }
+
 // discard is the store that checks content and keeps nothing.
 type discard struct{}
 
-func (discard) Create(context.Context, *protocol.Offer) (File, error) { return discarded{}, nil }
+func (discard) Create(context.Context, Request) (File, Have, error) { return discarded{}, Have{}, nil }
 
 func (discard) String() string { return "discard:" }
 
@@ -79,10 +100,10 @@ type discarded struct{}
 
 func (discarded) Write(p []byte) (int, error) { return len(p), nil }
 
-func (discarded) Stage(context.Context) error { return nil }
+func (discarded) Stage(context.Context, protocol.Digest) error { return nil }
 
 func (discarded) Publish(context.Context) (Published, error) {
 	return Published{Location: "discard:"}, nil
 }
 
-func (discarded) Discard() {}
+func (discarded) Discard(bool) {}

@@ -1,0 +1,97 @@
+// Lag: who paces whom. The slowest hop paces the transfer, and the user is
+// told which one that is; where the policy can do without, it is parked.
+
+package daemon
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/sbcast/sbcast/protocol"
+)
+
+// holdTell is how long a hop holds the others up before that is told.
+const holdTell = time.Second
+
+// watch looks now and then at who holds whom up, until the transfer ends.
+func (t *spread) watch() {
+	tick := time.NewTicker(min(t.lag/8, holdTell/2))
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			for _, l := range t.laggards() {
+				l.fail(protocol.Errorf(protocol.CodeParked, "parked at %s: it held the others up for %v and is fed after them",
+					humanize.IBytes(uint64(l.at())), t.lag))
+			}
+		case <-t.ctx.Done():
+			return
+		}
+	}
+}
+
+// laggards notes who holds the others up, tells those who have for a second,
+// and returns those that have for too long and that the policy can do without.
+//
+// A hop holds the others up when it has the window full, more than half of it
+// unacknowledged, while another has taken nearly all that has come. A hop that
+// had everything from the start waits for nobody.
+func (t *spread) laggards() (park []*leg) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := time.Now()
+	ahead := false
+	left := 0 // leaves that would remain
+	for _, l := range t.legs {
+		if l.err == nil && l.acked >= t.received-t.window/8 && l.accept.Offset < t.received {
+			ahead = true
+		}
+	}
+	for _, l := range t.legs {
+		if l.err != nil {
+			continue
+		}
+		holds := ahead && t.received-l.acked > t.window/2
+		switch {
+		case !holds && !l.holds.IsZero():
+			l.holds = time.Time{}
+			l.sayLocked("")
+		case holds && l.holds.IsZero():
+			l.holds = now
+		case holds && now.Sub(l.holds) >= holdTell:
+			l.sayLocked(fmt.Sprintf("the others wait for it since %v", now.Sub(l.holds).Round(time.Second)))
+		}
+		if l.holds.IsZero() || now.Sub(l.holds) < t.lag {
+			left += len(l.leaves)
+		} else {
+			park = append(park, l)
+		}
+	}
+	total := 0
+	for _, l := range t.legs {
+		total += len(l.leaves)
+	}
+	if t.strict || left < t.policy.Needs(total) {
+		return nil
+	}
+	return park
+}
+
+// sayLocked sets what is said of the leaves behind a hop.
+func (l *leg) sayLocked(text string) {
+	for i := range l.leaves {
+		if l.leaves[i].State == protocol.LeafReceiving {
+			l.leaves[i].Text = text
+		}
+	}
+	l.spread.up.Progress(l.leaves...)
+}
+
+// at is how much the hop has taken.
+func (l *leg) at() int64 {
+	l.spread.mu.Lock()
+	defer l.spread.mu.Unlock()
+	return l.acked
+}

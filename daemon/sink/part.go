@@ -1,0 +1,310 @@
+// Part files: content on its way to a name, and how it goes on after anything.
+
+package sink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/sbcast/sbcast/protocol"
+)
+
+// partFile is a file being written. Its journal is open, and locked, for as
+// long as it is.
+type partFile struct {
+	dir   *Dir
+	name  string // of the target, beneath the root
+	part  string
+	offer *protocol.Offer
+
+	file    diskFile
+	journal diskFile
+	sum     *protocol.Hasher // of what is in the part
+	size    int64
+	noted   int64 // offset of the last record
+	torn    bool  // a write failed half-way: the file's position is not size
+	staged  protocol.Digest
+}
+
+// openPart goes on with the part that is there of the same source, or begins
+// one.
+func (d *Dir) openPart(ctx context.Context, name string, r Request) (f File, have Have, err error) {
+	folder := filepath.Dir(name)
+	if folder != "." {
+		if err := d.disk.MkdirAll(folder); err != nil {
+			return nil, have, err
+		}
+	}
+	p := &partFile{
+		dir: d, name: name, part: partPath(name), offer: r.Offer,
+		sum: protocol.NewHasher(protocol.DigestXXH128),
+	}
+	if p.journal, err = d.lockJournal(name); err != nil {
+		return nil, have, err
+	}
+	have.Note, err = p.resume(ctx, r)
+	if err == nil && p.file == nil {
+		err = p.begin()
+	}
+	if err == nil && r.Size > p.size {
+		if err = p.file.Allocate(r.Size); err != nil {
+			err = fmt.Errorf("no room for %d bytes in %s: %w", r.Size, d.path, err)
+		}
+	}
+	if err != nil {
+		p.shut(p.size > 0)
+		return nil, have, err
+	}
+	have.Offset = p.size
+	return p, have, nil
+}
+
+// begin starts from zero.
+func (p *partFile) begin() (err error) {
+	if err = p.remove(); err != nil {
+		return err
+	}
+	h := header{Name: p.name, Part: p.part, Source: sourceKey(p.offer), Size: p.offer.Size, Begun: time.Now()}
+	if err = p.journal.Truncate(0); err != nil {
+		return err
+	}
+	if _, err = p.journal.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	if _, err = p.journal.Write(appendLine(nil, h)); err != nil {
+		return err
+	}
+	p.sum, p.size, p.noted = protocol.NewHasher(protocol.DigestXXH128), 0, 0
+	p.file, err = p.dir.disk.Create(p.part)
+	return err
+}
+
+// remove removes a part that is there, if it is a file of ours.
+func (p *partFile) remove() error {
+	info, err := p.dir.disk.Lstat(p.part)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil && !info.Mode().IsRegular() {
+		err = protocol.Errorf(protocol.CodeExists, "%q is not a regular file", p.part)
+	}
+	if err != nil {
+		return err
+	}
+	return p.dir.disk.Remove(p.part)
+}
+
+// resume opens the part that the journal speaks of, reads it back, and sets it
+// to the newest record that it agrees with: a record is trusted because the
+// part was read back, not because either was synced. What it has up to there
+// goes to r.Prefix too. Without a usable part it leaves p.file nil; the note
+// says why, where the user should know.
+func (p *partFile) resume(ctx context.Context, r Request) (note string, err error) {
+	h, entries, end, ok := readJournal(p.journal)
+	if !ok || h.Name != p.name || h.Part != p.part {
+		return "", nil
+	}
+	newest := int64(0)
+	if n := len(entries); n > 0 {
+		newest = entries[n-1].Offset
+	}
+	if h.Source != sourceKey(r.Offer) || h.Size != r.Size {
+		if newest > 0 && r.Fingerprint != "" {
+			note = fmt.Sprintf("the source has changed since %s of it were received: starting again from zero", humanize.IBytes(uint64(newest)))
+		}
+		return note, nil
+	}
+	info, err := p.dir.disk.Lstat(p.part)
+	if err != nil || !info.Mode().IsRegular() {
+		return "", nil
+	}
+	if p.file, err = p.dir.disk.Open(p.part); err != nil {
+		return "", err
+	}
+	stale := false // p.sum has more than p.size
+	for _, e := range entries {
+		if e.Offset-p.size > maxSegment || ctx.Err() != nil {
+			break
+		}
+		r.Tell(fmt.Sprintf("checking the %s received before: at %s", humanize.IBytes(uint64(newest)), humanize.IBytes(uint64(p.size))))
+		segment := make([]byte, e.Offset-p.size)
+		if _, err := io.ReadFull(p.file, segment); err != nil {
+			break
+		}
+		_, _ = p.sum.Write(segment)
+		if stale = p.sum.Digest() != e.Sum; stale {
+			break
+		}
+		if _, err := r.Prefix.Write(segment); err != nil {
+			return "", err
+		}
+		p.size, end = e.Offset, e.end
+	}
+	if p.size < newest {
+		note = fmt.Sprintf("only %d of the %d bytes noted as received are still there as they were", p.size, newest)
+	}
+	return note, p.rewind(end, stale)
+}
+
+// maxSegment bounds what lies between two records: a step and a chunk.
+const maxSegment = journalStep + protocol.MaxChunk
+
+// rewind sets part and journal to p.size, and the hash too when it is stale.
+func (p *partFile) rewind(journalEnd int64, stale bool) error {
+	if p.size == 0 {
+		err := p.file.Close()
+		p.file = nil
+		return err
+	}
+	if stale {
+		p.sum = protocol.NewHasher(protocol.DigestXXH128)
+		if _, err := p.file.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
+		if _, err := io.CopyN(p.sum, p.file, p.size); err != nil {
+			return err
+		}
+	}
+	if _, err := p.file.Seek(p.size, io.SeekStart); err != nil {
+		return err
+	}
+	if err := p.journal.Truncate(journalEnd); err != nil {
+		return err
+	}
+	_, err := p.journal.Seek(journalEnd, io.SeekStart)
+	p.noted = p.size
+	return err
+}
+
+func (p *partFile) Write(b []byte) (int, error) {
+	if err := Failpoint("write"); err != nil {
+		return 0, err
+	}
+	n, err := p.file.Write(b)
+	if err == nil && n < len(b) {
+		err = io.ErrShortWrite
+	}
+	if err != nil {
+		p.torn = true
+		return n, err
+	}
+	p.size += int64(n)
+	_, _ = p.sum.Write(b)
+	if p.size-p.noted >= journalStep {
+		err = p.note()
+	}
+	return n, err
+}
+
+// note adds a record of what the part has. A journal that cannot be written
+// costs the resume, not the file; but where it has no room the file has none.
+func (p *partFile) note() error {
+	if p.noted == p.size {
+		return nil
+	}
+	if err := Failpoint("journal"); err != nil {
+		return err
+	}
+	_, err := p.journal.Write(appendLine(nil, record{Offset: p.size, Sum: p.sum.Digest()}))
+	p.noted = p.size
+	return err
+}
+
+// Stage sets what is to be preserved and syncs. A sync that failed is not
+// tried again: the kernel may have dropped the pages and would report success,
+// so the part is not to be trusted any more.
+func (p *partFile) Stage(_ context.Context, digest protocol.Digest) error {
+	if err := p.file.Truncate(p.size); err != nil { // what was allocated or left beyond
+		return err
+	}
+	if p.offer.Preserve {
+		if err := p.file.Chmod(fs.FileMode(p.offer.Mode) & fs.ModePerm); err != nil {
+			return err
+		}
+		if err := p.dir.disk.Chtimes(p.part, p.offer.MTime); err != nil {
+			return err
+		}
+	}
+	if err := Failpoint("sync"); err != nil {
+		return err
+	}
+	if err := p.file.Sync(); err != nil {
+		p.sum = nil
+		return fmt.Errorf("sync: %w", err)
+	}
+	if err := Failpoint("synced"); err != nil {
+		return err
+	}
+	p.staged = digest
+	return p.note()
+}
+
+// Publish gives the part the target's name. The manifest is written first: it
+// knows the file by its size and time, so it means nothing until the rename is
+// done, and lets a push that is repeated after a crash find the file.
+func (p *partFile) Publish(context.Context) (Published, error) {
+	if !p.offer.Force {
+		if _, err := p.dir.disk.Lstat(p.name); !errors.Is(err, fs.ErrNotExist) {
+			return Published{}, errDiffers(p.offer.Name, "it came while this push was under way")
+		}
+	}
+	info, err := p.file.Stat()
+	if err != nil {
+		return Published{}, err
+	}
+	if err := p.dir.writeManifest(manifest{
+		Name: p.name, Source: sourceKey(p.offer), Digest: p.staged,
+		Size: p.size, MTime: info.ModTime(), When: time.Now(),
+	}); err != nil {
+		return Published{}, err
+	}
+	if err := Failpoint("rename"); err != nil {
+		return Published{}, err
+	}
+	err = p.file.Close() // Windows does not rename an open file
+	p.file = nil
+	if err != nil {
+		return Published{}, err
+	}
+	if err := p.dir.disk.Rename(p.part, p.name); err != nil {
+		return Published{}, err
+	}
+	if err := Failpoint("renamed"); err != nil {
+		return Published{}, err
+	}
+	if err := syncPath(p.dir.disk, filepath.Dir(p.name)); err != nil {
+		return Published{}, fmt.Errorf("the file has its name, but its directory could not be synced: %w", err)
+	}
+	if err := Failpoint("published"); err != nil {
+		return Published{}, err
+	}
+	p.Discard(false)
+	return Published{Location: p.dir.location(p.name)}, nil
+}
+
+func (p *partFile) Discard(keep bool) {
+	p.shut(keep && p.sum != nil && p.size > 0)
+	p.dir.release(p.name)
+}
+
+// shut ends the work on the part; without keep nothing is left of it.
+func (p *partFile) shut(keep bool) {
+	if keep && !p.torn {
+		_ = p.note() // one record more is one step less to send again
+	}
+	if p.file != nil {
+		p.file.Close()
+	}
+	if !keep {
+		_ = p.remove() // it has its name already when it was published
+		_ = p.dir.disk.Remove(journalPath(p.name))
+	}
+	p.journal.Close()
+}

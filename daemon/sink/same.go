@@ -1,0 +1,72 @@
+// A file that is compared with the one under its name.
+
+package sink
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"time"
+
+	"github.com/sbcast/sbcast/protocol"
+)
+
+// sameFile compares what comes with a file that is there: the same content is
+// already published, other content is refused at the first byte that differs.
+type sameFile struct {
+	dir    *Dir
+	name   string
+	offer  *protocol.Offer
+	file   diskFile
+	buf    []byte
+	size   int64
+	digest protocol.Digest
+}
+
+func (s *sameFile) Write(b []byte) (int, error) {
+	if len(s.buf) < len(b) {
+		s.buf = make([]byte, len(b))
+	}
+	have := s.buf[:len(b)]
+	n, err := io.ReadFull(s.file, have)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return 0, err
+	}
+	if !bytes.Equal(have[:n], b[:n]) || n < len(b) {
+		return 0, errDiffers(s.offer.Name, fmt.Sprintf("between byte %d and %d", s.size, s.size+int64(len(b))))
+	}
+	s.size += int64(n)
+	return n, nil
+}
+
+func (s *sameFile) Stage(_ context.Context, digest protocol.Digest) error {
+	if n, err := s.file.Read(make([]byte, 1)); n > 0 || !errors.Is(err, io.EOF) {
+		return errDiffers(s.offer.Name, fmt.Sprintf("it goes on after byte %d", s.size))
+	}
+	s.digest = digest
+	return s.file.Sync()
+}
+
+// Publish notes that the file is what this source has, so that the next push
+// of it costs a round trip.
+func (s *sameFile) Publish(context.Context) (Published, error) {
+	if err := syncPath(s.dir.disk, filepath.Dir(s.name)); err != nil {
+		return Published{}, err
+	}
+	if info, err := s.file.Stat(); err == nil {
+		_ = s.dir.writeManifest(manifest{ // only spares work
+			Name: s.name, Source: sourceKey(s.offer), Digest: s.digest,
+			Size: s.size, MTime: info.ModTime(), When: time.Now(),
+		})
+	}
+	s.Discard(false)
+	return Published{Location: s.dir.location(s.name), Unchanged: true}, nil
+}
+
+func (s *sameFile) Discard(bool) {
+	s.file.Close()
+	s.dir.release(s.name)
+}
