@@ -173,7 +173,9 @@ func (b *board) waitingFor() string {
 	return "; waiting for " + strings.Join(texts, ", ")
 }
 
+// stop reports once more, and never again.
 func (b *board) stop() {
+	b.update(func() bool { return true })
 	b.mu.Lock()
 	b.stopped = true
 	b.mu.Unlock()
