@@ -81,7 +81,7 @@ func hops(readers []string, window int64) ([]*daemon.Hop, error) {
 		if err != nil {
 			return nil, bad(err)
 		}
-		all = append(all, daemon.NewHop(name, addr, protocol.SessionConfig{Agent: agent(), Window: window}))
+		all = append(all, daemon.NewHop(name, protocol.NewDialer(addr, protocol.SessionConfig{Agent: agent(), Window: window})))
 	}
 	return all, nil
 }

@@ -61,7 +61,7 @@ func dev(c *cli.Context) error {
 		s := daemon.NewServer(leaf, daemon.Options{Agent: agent(), About: store.String(), Window: win, Log: log.With("daemon", name)})
 		defer leaf.Close()
 		servers[s] = ln
-		hops = append(hops, daemon.NewHop(name, ln.Addr().String(), protocol.SessionConfig{Agent: agent(), Window: win}))
+		hops = append(hops, daemon.NewHop(name, protocol.NewDialer(ln.Addr().String(), protocol.SessionConfig{Agent: agent(), Window: win})))
 	}
 	fanout, err := daemon.NewFanout(hops, daemon.FanoutOptions{})
 	if err != nil {

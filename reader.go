@@ -30,6 +30,7 @@ func readerCommand() *cli.Command {
 			listenFlag(readerPort, " (READER_HTTP_PORT sets the port)"),
 			&cli.StringFlag{Name: "sink", Aliases: []string{"s"}, Usage: "where files go: `SINK`"},
 			windowFlag("READER_BUFFER_SIZE"),
+			&cli.GenericFlag{Name: "part-ttl", Value: &secondsValue{sink.DefaultPartTTL}, Usage: "`SECONDS` after which an unfinished file that nobody came back for is deleted"},
 			&cli.BoolFlag{Name: "once", Usage: "end after one file, with exit code 0 if it was published"},
 		}, logFlags()...),
 		Action: reader,
@@ -55,7 +56,7 @@ func reader(c *cli.Context) error {
 	if !c.IsSet("sink") {
 		return usagef("reader needs --sink: dir:PATH, exec:COMMAND, discard: or -")
 	}
-	store, err := sink.Open(c.String("sink"), c.App.Writer)
+	store, err := sink.Open(c.String("sink"), sink.Options{Output: c.App.Writer, PartTTL: timeOf(c, "part-ttl")})
 	if err != nil {
 		return configError(err)
 	}

@@ -82,7 +82,7 @@ func (e *PartialError) Error() string {
 // is safe for concurrent use.
 type Client struct {
 	host   string // as given
-	dialer *protocol.Dialer
+	dialer protocol.Opener
 }
 
 // New returns a Client for the daemon at host, HOST or HOST:PORT.
@@ -91,8 +91,12 @@ func New(host, agent string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{host: host, dialer: protocol.NewDialer(addr, protocol.SessionConfig{Agent: agent})}, nil
+	return NewOver(host, protocol.NewDialer(addr, protocol.SessionConfig{Agent: agent})), nil
 }
+
+// NewOver returns a Client for the daemon that dialer opens streams to. Host
+// is what a reader is called that is pushed to directly.
+func NewOver(host string, dialer protocol.Opener) *Client { return &Client{host: host, dialer: dialer} }
 
 // Close ends the session.
 func (c *Client) Close() error { return c.dialer.Close() }

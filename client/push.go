@@ -58,7 +58,11 @@ func (c *Client) Push(ctx context.Context, src Source, opts Options) ([]Receipt,
 		if ctx.Err() != nil || !p.again(err) || p.board.idle()+wait > p.opts.Timeout {
 			return p.results.receipts(), p.verdict(err)
 		}
-		p.board.note(fmt.Sprintf("%v; trying again", err))
+		if err == nil {
+			p.board.note("feeding the readers that were left behind")
+		} else {
+			p.board.note(fmt.Sprintf("%v; trying again", err))
+		}
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
@@ -134,8 +138,8 @@ func (p *push) again(err error) bool {
 	var input *InputError
 	var dns *net.DNSError
 	switch {
-	case err == nil: // slow readers are fed in a pass of their own; lost receipts are asked for again
-		return p.results.has(protocol.CodeParked) || !p.met() && p.results.retryable()
+	case err == nil: // readers that are slow or came back get a pass of their own, lost receipts are asked for again
+		return p.results.behind() || !p.met() && p.results.retryable()
 	case errors.As(err, &input), errors.As(err, &dns) && dns.IsNotFound:
 		return false
 	case protocol.HasCode(err, protocol.CodeDigest) && p.resumed && !p.fresh:
@@ -147,7 +151,7 @@ func (p *push) again(err error) bool {
 }
 
 // attempt does the transfer on a fresh stream.
-func (p *push) attempt(ctx context.Context, dialer *protocol.Dialer) ([]Receipt, error) {
+func (p *push) attempt(ctx context.Context, dialer protocol.Opener) ([]Receipt, error) {
 	stream, err := dialer.Open(ctx)
 	if err != nil {
 		return nil, err

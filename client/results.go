@@ -57,17 +57,22 @@ func (r *results) count() (failed, total int) {
 	return failed, len(r.byLeaf)
 }
 
-// has reports whether a reader failed with code.
-func (r *results) has(code protocol.Code) bool {
-	return r.any(func(c protocol.Code) bool { return c == code })
+// behind reports whether a reader was left behind that another pass may help:
+// it was parked because it is slow, or was lost after it had taken content.
+func (r *results) behind() bool {
+	return r.any(func(rc Receipt) bool {
+		return rc.Code == protocol.CodeParked || rc.Bytes > 0 && rc.Code != protocol.CodeStalled && rc.Code.Retryable()
+	})
 }
 
 // retryable reports whether a reader failed for a reason that may pass.
-func (r *results) retryable() bool { return r.any(protocol.Code.Retryable) }
+func (r *results) retryable() bool {
+	return r.any(func(rc Receipt) bool { return rc.Code.Retryable() })
+}
 
-func (r *results) any(is func(protocol.Code) bool) bool {
+func (r *results) any(is func(Receipt) bool) bool {
 	for _, rc := range r.byLeaf {
-		if rc.Status == protocol.LeafFailed && is(rc.Code) {
+		if rc.Status == protocol.LeafFailed && is(rc) {
 			return true
 		}
 	}

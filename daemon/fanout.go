@@ -16,9 +16,11 @@ import (
 // DefaultStall is how long a hop may be unreachable or without progress.
 const DefaultStall = 30 * time.Second
 
-// refuseGrace is how long, after one hop has refused an offer, the others have
-// to answer too, so that the sender learns of all refusals at once.
-const refuseGrace = time.Second
+// openGrace is how long the other hops have to answer an offer once it is
+// clear what becomes of it: one that is needed has refused, so that the sender
+// learns of all refusals at once; or as many as are needed have accepted, so
+// that none of them waits for one that is dead.
+const openGrace = time.Second
 
 // DefaultLag is how long one hop may hold the others up before it is parked,
 // where the policy allows.
@@ -97,16 +99,19 @@ func (f *Fanout) Begin(ctx context.Context, offer *protocol.Offer, up protocol.U
 	t.ctx, t.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	opening, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
-	var refused sync.Once
+	var cut sync.Once
 	var opened sync.WaitGroup
 	for i, h := range f.hops {
 		l := &leg{spread: t, hop: h}
 		t.legs[i] = l
 		opened.Go(func() {
-			if l.open(opening, &below, f.opts.Stall) || !t.strict {
-				return
+			accepted := l.open(opening, &below, f.opts.Stall)
+			switch {
+			case t.strict && !accepted:
+				cut.Do(func() { time.AfterFunc(openGrace, func() { giveUp(errOthersRefused) }) })
+			case !t.strict && accepted && t.enough():
+				cut.Do(func() { time.AfterFunc(openGrace, func() { giveUp(errLate) }) })
 			}
-			refused.Do(func() { time.AfterFunc(refuseGrace, func() { giveUp(errOthersRefused) }) })
 		})
 	}
 	opened.Wait()
@@ -128,6 +133,9 @@ func (f *Fanout) Begin(ctx context.Context, offer *protocol.Offer, up protocol.U
 // one had refused the offer.
 var errOthersRefused = &protocol.Error{Code: protocol.CodeUnreachable, Text: "not reached before another reader refused"}
 
+// errLate is why a hop that has not answered is not waited for.
+var errLate = &protocol.Error{Code: protocol.CodeUnreachable, Text: "no answer when the others were ready"}
+
 // spread is one transfer on its way to all hops.
 type spread struct {
 	up       protocol.Upstream
@@ -144,6 +152,19 @@ type spread struct {
 	window   int64 // granted
 	received int64
 	acked    int64 // by every live leg
+}
+
+// enough reports whether the leaves that have accepted meet the policy.
+func (t *spread) enough() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	accepted := 0
+	for _, l := range t.legs {
+		if l.accept != nil && l.err == nil {
+			accepted += len(l.leaves)
+		}
+	}
+	return accepted >= t.policy.Needs(accepted)
 }
 
 // accept settles the answer to the offer, when all legs have theirs.

@@ -16,7 +16,7 @@ import (
 // Hop is one daemon below a broadcaster, with the session that is kept to it.
 type Hop struct {
 	name    string // first part of the names of the leaves behind it
-	dialer  *protocol.Dialer
+	dialer  protocol.Opener
 	cleanup sync.WaitGroup // of senders that were closed
 }
 
@@ -38,9 +38,10 @@ func ParseHop(s, port string) (name, addr string, err error) {
 	return name, addr, nil
 }
 
-// NewHop returns a Hop to addr, whose leaves are called name or name/….
-func NewHop(name, addr string, cfg protocol.SessionConfig) *Hop {
-	return &Hop{name: name, dialer: protocol.NewDialer(addr, cfg)}
+// NewHop returns a Hop to the daemon that dialer opens streams to. Its leaves
+// are called name or name/…. The Hop owns dialer.
+func NewHop(name string, dialer protocol.Opener) *Hop {
+	return &Hop{name: name, dialer: dialer}
 }
 
 // Close ends the session and waits for what was running on it.

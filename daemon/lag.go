@@ -4,7 +4,6 @@
 package daemon
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -14,6 +13,8 @@ import (
 
 // holdTell is how long a hop holds the others up before that is told.
 const holdTell = time.Second
+
+const holdText = "the others wait for it"
 
 // watch looks now and then at who holds whom up, until the transfer ends.
 func (t *spread) watch() {
@@ -61,7 +62,7 @@ func (t *spread) laggards() (park []*leg) {
 		case holds && l.holds.IsZero():
 			l.holds = now
 		case holds && now.Sub(l.holds) >= holdTell:
-			l.sayLocked(fmt.Sprintf("the others wait for it since %v", now.Sub(l.holds).Round(time.Second)))
+			l.sayLocked(holdText)
 		}
 		if l.holds.IsZero() || now.Sub(l.holds) < t.lag {
 			left += len(l.leaves)
@@ -82,11 +83,11 @@ func (t *spread) laggards() (park []*leg) {
 // sayLocked sets what is said of the leaves behind a hop.
 func (l *leg) sayLocked(text string) {
 	for i := range l.leaves {
-		if l.leaves[i].State == protocol.LeafReceiving {
-			l.leaves[i].Text = text
+		if leaf := &l.leaves[i]; leaf.State == protocol.LeafReceiving && leaf.Text != text {
+			leaf.Text = text
+			l.spread.up.Progress(*leaf)
 		}
 	}
-	l.spread.up.Progress(l.leaves...)
 }
 
 // at is how much the hop has taken.

@@ -4,6 +4,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -21,6 +22,8 @@ const (
 type leg struct {
 	spread *spread
 	hop    *Hop
+
+	reached bool // of the goroutine that opens the leg: there is a connection
 
 	// Fixed once the offer is answered.
 	sender *protocol.Sender
@@ -55,6 +58,9 @@ func (l *leg) open(ctx context.Context, offer *protocol.Offer, stall time.Durati
 		if err == nil {
 			return true
 		}
+		if errors.Is(err, errLate) && l.reached {
+			err = protocol.Errorf(protocol.CodeParked, "parked: it was not ready when the others were, and is fed after them")
+		}
 		wait := pause.NextBackOff()
 		if !l.spread.strict || !protocol.AsError(err).Code.Retryable() || time.Since(begun)+wait > stall {
 			l.fail(err)
@@ -76,6 +82,7 @@ func (l *leg) try(ctx context.Context, offer *protocol.Offer, stall time.Duratio
 	if err != nil {
 		return err
 	}
+	l.reached = true
 	sender := protocol.NewSender(stream, protocol.SenderConfig{
 		OnAck:      l.onAck,
 		OnProgress: l.onProgress,
@@ -124,6 +131,9 @@ func (l *leg) onProgress(below []protocol.Leaf) {
 		for _, leaf := range here {
 			for i := range l.leaves {
 				if l.leaves[i].Name == leaf.Name {
+					if leaf.State == protocol.LeafReceiving && leaf.Text == "" {
+						leaf.Text = l.leaves[i].Text // what is said of it here
+					}
 					l.leaves[i] = leaf
 					known = append(known, leaf)
 				}

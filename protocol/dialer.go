@@ -41,6 +41,13 @@ func Address(addr, port string) (string, error) {
 	return net.JoinHostPort(host, p), nil
 }
 
+// Opener opens streams to one daemon. A Dialer is one.
+type Opener interface {
+	Open(ctx context.Context) (Stream, error)
+	Addr() string // for messages
+	Close() error
+}
+
 // Dialer opens streams to one address. It is safe for concurrent use: one
 // caller dials, the others wait for the session. Close it when done.
 type Dialer struct {

@@ -10,8 +10,6 @@ import (
 	"io"
 	"sync"
 	"time"
-
-	"github.com/dustin/go-humanize"
 )
 
 // AnswerTimeout bounds the wait for Ready after Finish and for the Receipts
@@ -325,7 +323,7 @@ func (s *Sender) accept(a *Accept) error {
 func (s *Sender) checkStall() {
 	since, at := s.win.stalled()
 	if since >= s.cfg.Stall {
-		s.fail(Errorf(CodeStalled, "stalled at %s, %v without progress", humanize.IBytes(uint64(at)), since.Round(time.Second)))
+		s.fail(Errorf(CodeStalled, "stalled at %.1f MiB, %.0f s without progress", float64(at)/(1<<20), since.Seconds()))
 		return
 	}
 	s.mu.Lock()

@@ -36,8 +36,11 @@ type Dir struct {
 	disk disk
 	same func(a, b fs.FileInfo) bool // os.SameFile
 
-	mu    sync.Mutex
-	taken map[string]bool // names that a transfer is writing now
+	ttl time.Duration
+
+	mu      sync.Mutex
+	cleaned time.Time
+	taken   map[string]bool // names that a transfer is writing now
 }
 
 // OpenDir opens the store in the directory path, which it makes if need be,
@@ -69,11 +72,28 @@ func newDir(path string, on disk, same func(a, b fs.FileInfo) bool, opts DirOpti
 	if opts.PartTTL == 0 {
 		opts.PartTTL = DefaultPartTTL
 	}
-	d := &Dir{path: path, disk: on, same: same, taken: map[string]bool{}}
+	d := &Dir{path: path, disk: on, same: same, ttl: opts.PartTTL, taken: map[string]bool{}}
 	if err := on.MkdirAll(stateDir); err != nil {
 		return nil, err
 	}
-	return d, d.clean(opts.PartTTL)
+	return d, d.cleanNow()
+}
+
+// cleanEvery is how often a daemon that runs for long looks for what is stale.
+const cleanEvery = time.Hour
+
+// cleanNow cleans, unless that was done lately.
+func (d *Dir) cleanNow() error {
+	d.mu.Lock()
+	due := time.Since(d.cleaned) >= cleanEvery
+	if due {
+		d.cleaned = time.Now()
+	}
+	d.mu.Unlock()
+	if !due {
+		return nil
+	}
+	return d.clean(d.ttl)
 }
 
 func (d *Dir) String() string { return "dir:" + d.path }
@@ -86,6 +106,7 @@ func (d *Dir) Close() error { return d.disk.Close() }
 // is not asked for again, and what came there otherwise is compared with what
 // comes, and nothing is written.
 func (d *Dir) Create(ctx context.Context, r Request) (f File, have Have, err error) {
+	_ = d.cleanNow() // what cannot be cleaned does not hurt this file
 	name := filepath.FromSlash(r.Name)
 	if !d.take(name) {
 		return nil, have, protocol.Errorf(protocol.CodeConflict, "%q is in use by another push", r.Name)

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/sbcast/sbcast/protocol"
 )
@@ -67,19 +68,25 @@ type Published struct {
 	Unchanged bool // it was there before, with the same content
 }
 
+// Options say how stores behave.
+type Options struct {
+	Output  io.Writer     // what the store - writes to
+	PartTTL time.Duration // see DirOptions
+}
+
 // Open opens the store that spec describes: dir:PATH, exec:COMMAND, discard:
-// or - for standard output, which is out.
-func Open(spec string, out io.Writer) (Store, error) {
+// or - for standard output.
+func Open(spec string, opts Options) (Store, error) {
 	kind, rest, _ := strings.Cut(spec, ":")
 	switch {
 	case spec == "-":
-		return newOutput(out), nil
+		return newOutput(opts.Output), nil
 	case kind == "discard" && rest == "":
 		return discard{}, nil
 	case kind == "exec":
 		return newCommand(rest)
 	case kind == "dir":
-		return OpenDir(rest, DirOptions{})
+		return OpenDir(rest, DirOptions{PartTTL: opts.PartTTL})
 	default:
 		return nil, fmt.Errorf("unknown sink %q: want dir:PATH, exec:COMMAND, discard: or -", spec)
 	}
