@@ -7,8 +7,9 @@ BUILD    = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 
 # The race detector needs cgo; each fuzz target gets this long in make test.
 FUZZTIME ?= 5s
+SEED     ?= 0
 
-.PHONY: all build demo test vet lint race fuzz bench memory cross clean
+.PHONY: all build demo test vet lint race fuzz crash bench memory cross clean
 
 all: build
 
@@ -36,6 +37,9 @@ fuzz: ## a few seconds of each target; FUZZTIME=10m for a real run
 
 bench: ## benchmarks of the hot functions
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+crash: ## kill processes at random, 600 times; SEED=n repeats a run
+	$(GO) test -run '^TestCrash$$' -v -count=1 -timeout 60m . -crash.kills=600 -crash.seed=$(SEED)
 
 memory: build ## the broadcaster's peak memory does not grow with the file
 	scripts/memory.sh bin/sbcast 64M 512M
