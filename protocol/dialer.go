@@ -78,8 +78,8 @@ func (d *Dialer) Open(ctx context.Context) (Stream, error) {
 		return nil, context.Cause(ctx)
 	}
 	if s := d.current(); s != nil {
-		stream, err := s.Open()
-		if err == nil || HasCode(err, CodeBusy) {
+		stream, err := s.Open(ctx)
+		if err == nil || ctx.Err() != nil || HasCode(err, CodeBusy) {
 			return stream, err
 		}
 		s.Close()
@@ -88,7 +88,7 @@ func (d *Dialer) Open(ctx context.Context) (Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.Open()
+	return s.Open(ctx)
 }
 
 func (d *Dialer) current() *Session {

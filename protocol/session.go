@@ -246,16 +246,35 @@ func (s *Session) wrap(st *smux.Stream) *muxStream {
 	return &muxStream{Stream: st, sess: s}
 }
 
-// Open opens a stream.
-func (s *Session) Open() (Stream, error) {
+// Open opens a stream. It waits for the socket to take a few bytes, which a
+// peer that reads nothing can hold up, but no longer than ctx.
+func (s *Session) Open(ctx context.Context) (Stream, error) {
 	if limit := s.Peer.MaxStreams; limit > 0 && int(s.open.Load()) >= limit {
 		return nil, Errorf(CodeBusy, "all %d streams that %s allows are in use", limit, s.conn.RemoteAddr())
 	}
-	st, err := s.mux.OpenStream()
-	if err != nil {
-		return nil, Errorf(CodeUnreachable, "open a stream to %s: %w", s.conn.RemoteAddr(), err)
+	type opened struct {
+		st  *smux.Stream
+		err error
 	}
-	return s.wrap(st), nil
+	done := make(chan opened, 1)
+	s.background(func() {
+		st, err := s.mux.OpenStream()
+		done <- opened{st, err}
+	})
+	select {
+	case o := <-done:
+		if o.err != nil {
+			return nil, Errorf(CodeUnreachable, "open a stream to %s: %w", s.conn.RemoteAddr(), o.err)
+		}
+		return s.wrap(o.st), nil
+	case <-ctx.Done():
+		s.background(func() {
+			if o := <-done; o.err == nil {
+				o.st.Close()
+			}
+		})
+		return nil, context.Cause(ctx)
+	}
 }
 
 // Accept waits for the peer to open a stream. It returns io.EOF when the
