@@ -276,7 +276,7 @@ func (c *crash) table() string {
 // crashDir is kept when the test fails: the parts, the journals and the logs
 // say what happened.
 func crashDir(t *testing.T) string {
-	dir, err := os.MkdirTemp("", "sbcast-crash-")
+	dir, err := os.MkdirTemp("", "sbcast-crash-") //nolint:usetesting // it outlives a test that fails
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		if t.Failed() {

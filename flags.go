@@ -37,6 +37,9 @@ func permute(app *cli.App, args []string) []string {
 			rest = append(rest, arg)
 			continue
 		}
+		if arg == "--help" || arg == "-h" {
+			return append(args[:2:2], "--help")
+		}
 		long, needsValue := longFlags(cmd, arg)
 		flags = append(flags, long...)
 		if needsValue && i+1 < len(args) {
@@ -91,7 +94,10 @@ func isBool(f cli.Flag) bool {
 }
 
 // sizeValue is a flag of bytes: 1M is 1 MiB, 1MB is 10^6, a number is bytes.
-type sizeValue struct{ n int64 }
+type sizeValue struct {
+	n   int64
+	max int64 // 0: no limit
+}
 
 func (v *sizeValue) String() string {
 	if v == nil || v.n == 0 {
@@ -102,6 +108,9 @@ func (v *sizeValue) String() string {
 
 func (v *sizeValue) Set(s string) (err error) {
 	v.n, err = parseSize(s)
+	if err == nil && v.max > 0 && v.n > v.max {
+		err = fmt.Errorf("%q is more than %dM", s, v.max>>20)
+	}
 	return err
 }
 

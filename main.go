@@ -117,7 +117,7 @@ func usageError(c *cli.Context, err error, _ bool) error {
 	if strings.Contains(text, "from environment variable") {
 		return configError(err)
 	}
-	return usagef("%v", err)
+	return usagef("%s", strings.Replace(text, "for flag -", "for flag --", 1))
 }
 
 // signalContext ends with the cause of the first signal; a second one ends the

@@ -24,7 +24,7 @@ func pushCommand() *cli.Command {
 			&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "replace files that exist"},
 			&cli.BoolFlag{Name: "preserve", Aliases: []string{"p"}, Usage: "keep mode and modification time"},
 			&cli.StringFlag{Name: "compress", Aliases: []string{"C"}, Value: "auto", Usage: "auto, lz4 or none"},
-			&cli.GenericFlag{Name: "size", Aliases: []string{"s"}, Value: &sizeValue{client.DefaultChunkSize}, Usage: "chunk `SIZE`: 256K, 1M, ..."},
+			&cli.GenericFlag{Name: "size", Aliases: []string{"s"}, Value: &sizeValue{n: client.DefaultChunkSize, max: protocol.MaxChunk}, Usage: "chunk `SIZE`: 256K, 1M, ..."},
 			&cli.GenericFlag{Name: "timeout", Aliases: []string{"t"}, Value: &secondsValue{client.DefaultTimeout}, Usage: "give up after `SECONDS` without progress"},
 			&cli.StringFlag{Name: "require", Value: "all", Usage: "readers that must have it: all, any or a number"},
 			&cli.StringFlag{Name: "name", Usage: "`NAME` of the file at the readers (default: its own)"},
@@ -57,6 +57,7 @@ func push(c *cli.Context) error {
 	for _, path := range paths {
 		src, err := source(path, opts.Name)
 		if err != nil {
+			newReporter(c).result(&summary{err: err}, 0)
 			return err
 		}
 		sources = append(sources, src)
@@ -100,10 +101,10 @@ func source(path, name string) (client.Source, error) {
 func pushOptions(c *cli.Context) (o client.Options, err error) {
 	o = client.Options{
 		Name: c.String("name"), Force: c.Bool("force"), Preserve: c.Bool("preserve"),
-		ChunkSize: int(min(sizeOf(c, "size"), protocol.MaxChunk+1)), Timeout: timeOf(c, "timeout"),
+		ChunkSize: int(sizeOf(c, "size")), Timeout: timeOf(c, "timeout"),
 		BWLimit: sizeOf(c, "bwlimit"), DryRun: c.Bool("dry-run"),
 	}
-	if o.ChunkSize < 1 || o.ChunkSize > protocol.MaxChunk {
+	if o.ChunkSize < 1 {
 		return o, usagef("--size: want 1 byte to 4M")
 	}
 	if o.Require, err = protocol.ParsePolicy(c.String("require")); err != nil {

@@ -38,7 +38,7 @@ func listenFlag(port, env string) cli.Flag {
 
 func windowFlag(env string) cli.Flag {
 	return &cli.GenericFlag{
-		Name: "window", Value: &sizeValue{protocol.DefaultWindow}, EnvVars: []string{env},
+		Name: "window", Value: &sizeValue{n: protocol.DefaultWindow, max: protocol.MaxWindow}, EnvVars: []string{env},
 		Usage: "`SIZE` of the most content a sender may have unacknowledged, which bounds the memory for each push",
 	}
 }

@@ -27,6 +27,7 @@ type feed struct {
 	limit    *rate.Limiter
 
 	r       io.ReadCloser // nil before the first attempt
+	pipe    *pipe         // what reads r when its size is unknown
 	hasher  *protocol.Hasher
 	encoder *protocol.Encoder
 	offset  int64             // of what comes next
@@ -59,7 +60,7 @@ func (f *feed) send(ctx context.Context, s *protocol.Sender, a *protocol.Accept,
 		}
 	}
 	for !f.end {
-		c, err := f.next(ctx, offset)
+		c, err := f.next(ctx, s, offset)
 		if err != nil {
 			return err
 		}
@@ -85,7 +86,7 @@ func (f *feed) keeps(offset int64) bool {
 func (f *feed) keep(c *protocol.Chunk, window int64) {
 	f.sent = append(f.sent, c)
 	i := 0
-	for f.sent[i].End() <= c.End()-window {
+	for f.sent[i].End() <= c.Offset-window { // c itself is not sent yet
 		f.sent[i].Release()
 		i++
 	}
@@ -114,14 +115,24 @@ func (f *feed) rewind(ctx context.Context, offset int64) error {
 	}
 	f.hasher, f.encoder = protocol.NewHasher(f.alg), protocol.NewEncoder(f.compress)
 	f.offset, f.end = 0, false
+	if f.size < 0 {
+		f.pipe = newPipe(f.r)
+	}
 	return nil
 }
 
 // next reads the next chunk. What the readers have, before offset, is hashed
 // and not returned.
-func (f *feed) next(ctx context.Context, offset int64) (*protocol.Chunk, error) {
+func (f *feed) next(ctx context.Context, s *protocol.Sender, offset int64) (*protocol.Chunk, error) {
 	c := protocol.NewChunk(f.chunk)
-	n, err := fill(f.r, c.Buffer()[:f.chunk], f.size >= 0)
+	var n int
+	var err error
+	if f.size >= 0 {
+		n, err = fill(f.r, c.Buffer()[:f.chunk])
+	} else if n, err = f.pipe.read(ctx, s.Done(), c.Buffer()[:f.chunk]); n == 0 && err == nil {
+		c.Release()
+		return nil, s.Err()
+	}
 	at := f.offset
 	f.offset += int64(n)
 	_, _ = f.hasher.Write(c.Buffer()[:n])
@@ -132,6 +143,8 @@ func (f *feed) next(ctx context.Context, offset int64) (*protocol.Chunk, error) 
 		err = f.changed("it ended after %d of the %d bytes it had", f.offset, f.size)
 	case errors.Is(err, io.EOF):
 		f.end, err = true, nil
+	case ctx.Err() != nil:
+		err = context.Cause(ctx)
 	case err != nil:
 		err = &InputError{Err: fmt.Errorf("read %s: %w", f.src.Name(), withoutOp(err))}
 	}
@@ -145,12 +158,8 @@ func (f *feed) next(ctx context.Context, offset int64) (*protocol.Chunk, error) 
 	return f.encoder.Seal(c, at, n), nil
 }
 
-// fill reads into b: all of it from a file, what is there from a pipe, so that
-// slow input goes out as it comes.
-func fill(r io.Reader, b []byte, whole bool) (n int, err error) {
-	if !whole {
-		return r.Read(b)
-	}
+// fill reads all of b, unless the file ends.
+func fill(r io.Reader, b []byte) (n int, err error) {
 	n, err = io.ReadFull(r, b)
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		err = io.EOF
@@ -164,6 +173,10 @@ func (f *feed) changed(format string, args ...any) error {
 
 // close closes the source and lets go of what is kept.
 func (f *feed) close() {
+	if f.pipe != nil {
+		f.pipe.stop()
+		f.pipe = nil
+	}
 	if f.r != nil {
 		f.r.Close()
 	}

@@ -114,7 +114,7 @@ func (b *board) leaves(leaves []protocol.Leaf) {
 			old := b.now.Leaves[i]
 			if old.State != l.State || old.Text != l.Text {
 				urgent = true
-				if l.State == protocol.LeafWaiting && l.Code == "" && l.Text != "" && old.State == l.State {
+				if l.State == protocol.LeafWaiting && l.Code == "" && old.Code == "" && l.Text != "" && old.State == l.State {
 					b.moved = time.Now()
 				}
 			}
@@ -182,3 +182,17 @@ func (b *board) stop() {
 }
 
 func (b *board) seconds() float64 { return time.Since(b.begun).Seconds() }
+
+// slowest is the leaf that has taken least of the content.
+func (b *board) slowest() (name string) {
+	least := int64(-1)
+	for _, l := range b.snapshot().Leaves {
+		if l.State == protocol.LeafWaiting {
+			return l.Name
+		}
+		if l.State == protocol.LeafReceiving && (least < 0 || l.Offset < least) {
+			name, least = l.Name, l.Offset
+		}
+	}
+	return name
+}

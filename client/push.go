@@ -37,7 +37,7 @@ func (c *Client) Push(ctx context.Context, src Source, opts Options) ([]Receipt,
 	if err := opts.setDefaults(src); err != nil {
 		return nil, err
 	}
-	p := &push{src: src, opts: opts, board: newBoard(c.host, opts.Name, opts.OnProgress), ready: map[string]bool{}, results: results{host: c.host}}
+	p := &push{src: src, opts: opts, board: newBoard(c.host, opts.Name, opts.OnProgress), staged: map[string]bool{}, results: results{host: c.host}}
 	defer p.board.stop()
 	if err := p.start(); err != nil {
 		return nil, err
@@ -46,16 +46,22 @@ func (c *Client) Push(ctx context.Context, src Source, opts Options) ([]Receipt,
 
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = retryFirst, retryMost
+	var last error
 	for attempt := 1; ; attempt++ {
 		p.offer.Attempt = attempt
 		begun := time.Now()
 		receipts, err := p.attempt(ctx, c.dialer)
+		if errors.Is(err, errNoAnswer) && last != nil { // what came before says more
+			err = last
+		}
+		last = err
 		p.results.merge(receipts)
 		if p.board.movedSince(begun) {
 			pause.Reset()
 		}
 		wait := pause.NextBackOff()
-		if ctx.Err() != nil || !p.again(err) || p.board.idle()+wait > p.opts.Timeout {
+		left := p.opts.Timeout - p.board.idle()
+		if ctx.Err() != nil || !p.again(err) || left <= 0 {
 			return p.results.receipts(), p.verdict(err)
 		}
 		if err == nil {
@@ -64,7 +70,7 @@ func (c *Client) Push(ctx context.Context, src Source, opts Options) ([]Receipt,
 			p.board.note(fmt.Sprintf("%v; trying again", err))
 		}
 		select {
-		case <-time.After(wait):
+		case <-time.After(min(wait, left)):
 		case <-ctx.Done():
 			return p.results.receipts(), context.Cause(ctx)
 		}
@@ -83,11 +89,12 @@ type push struct {
 	feed  *feed
 	board *board
 
-	sender  *protocol.Sender
-	results results
-	ready   map[string]bool // leaves that have once staged the file for this push
-	resumed bool            // the last attempt did not begin at zero
-	fresh   bool            // an attempt has begun again because of a wrong digest
+	sender    *protocol.Sender
+	results   results
+	staged    map[string]bool // leaves that staged the file in an attempt that got as far as the commit
+	committed bool            // the last attempt got as far as the commit
+	resumed   bool            // the last attempt did not begin at zero
+	fresh     bool            // an attempt has begun again because of a wrong digest
 }
 
 // start makes the offer and the feed, of the source as it is now.
@@ -142,6 +149,8 @@ func (p *push) again(err error) bool {
 		return p.results.behind() || !p.met() && p.results.retryable()
 	case errors.As(err, &input), errors.As(err, &dns) && dns.IsNotFound:
 		return false
+	case protocol.HasCode(err, protocol.CodeConflict): // of two pushes of a name each may have got some readers
+		return true
 	case protocol.HasCode(err, protocol.CodeDigest) && p.resumed && !p.fresh:
 		p.fresh = true // what was resumed was not of this content: the readers have dropped it
 		return true
@@ -157,7 +166,7 @@ func (p *push) attempt(ctx context.Context, dialer protocol.Opener) ([]Receipt, 
 		return nil, err
 	}
 	p.sender = protocol.NewSender(stream, protocol.SenderConfig{
-		OnAck: p.board.ack, OnProgress: p.board.leaves, Stall: p.opts.Timeout / 2,
+		OnAck: p.board.ack, OnProgress: p.board.leaves, Stall: p.opts.Timeout * 3 / 4,
 	})
 	defer p.sender.Wait()
 	defer p.sender.Close()
@@ -166,6 +175,11 @@ func (p *push) attempt(ctx context.Context, dialer protocol.Opener) ([]Receipt, 
 	if err == nil {
 		return receipts, nil
 	}
+	if e := protocol.AsError(err); e.Code == protocol.CodeStalled && e.Leaf == "" && len(e.Leaves) == 0 {
+		if slow := p.board.slowest(); slow != p.results.host {
+			err = e.On(slow)
+		}
+	}
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
@@ -173,10 +187,7 @@ func (p *push) attempt(ctx context.Context, dialer protocol.Opener) ([]Receipt, 
 	if errors.Is(err, protocol.ErrForget) || errors.As(err, &input) {
 		p.sender.Abort("the sender took it back: " + err.Error())
 	}
-	if receipts == nil {
-		receipts = p.failed(err)
-	}
-	return receipts, err
+	return append(receipts, p.failed(err, receipts)...), err
 }
 
 // transfer goes through the exchange: offer, content, finish, commit.
@@ -185,7 +196,7 @@ func (p *push) transfer(ctx context.Context) ([]Receipt, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.resumed = accept.Offset > 0
+	p.resumed, p.committed = accept.Offset > 0, false
 	p.board.settle(accept)
 	if err := p.enough(accept.Leaves); err != nil {
 		return nil, err
@@ -208,15 +219,16 @@ func (p *push) transfer(ctx context.Context) ([]Receipt, error) {
 	if err := p.enough(ready.Leaves); err != nil {
 		return nil, err
 	}
-	for _, l := range ready.Leaves {
-		if l.State == protocol.LeafReady {
-			p.ready[l.Name] = true
-		}
-	}
+	p.committed = true
 	receipts, err := p.sender.Commit(ctx)
 	for i := range receipts { // published by an earlier attempt whose receipt was lost
-		if r := &receipts[i]; r.Status == protocol.LeafUnchanged && p.ready[r.Leaf] {
+		if r := &receipts[i]; r.Status == protocol.LeafUnchanged && p.staged[r.Leaf] {
 			r.Status = protocol.LeafPublished
+		}
+	}
+	for _, l := range ready.Leaves {
+		if l.State == protocol.LeafReady {
+			p.staged[l.Name] = true
 		}
 	}
 	p.board.receipts(receipts)
@@ -259,7 +271,7 @@ func (p *push) propose(ctx context.Context) (*protocol.Accept, error) {
 	close(done)
 	watcher.Wait()
 	if errors.Is(err, errNoAnswer) {
-		return nil, protocol.Errorf(protocol.CodeStalled, "no answer to the offer for %v%s", p.opts.Timeout, p.board.waitingFor())
+		return nil, protocol.Errorf(protocol.CodeStalled, "%w to the offer for %v%s", errNoAnswer, p.opts.Timeout, p.board.waitingFor())
 	}
 	return accept, err
 }
@@ -307,12 +319,16 @@ func (p *push) verdict(err error) error {
 // met reports whether the results meet the policy.
 func (p *push) met() bool {
 	failed, total := p.results.count()
-	return total > 0 && total-failed >= p.offer.Policy.Needs(total) && !p.opts.DryRun
+	return total > 0 && total-failed >= p.offer.Policy.Needs(total)
 }
 
-// failed makes receipts out of what is known when err ended an attempt before
-// the commit: nobody has published.
-func (p *push) failed(err error) []Receipt {
+// failed makes receipts for the leaves that have none, when err ended an
+// attempt: before the commit nobody has published, after it they may have.
+func (p *push) failed(err error, have []Receipt) []Receipt {
+	has := map[string]bool{}
+	for _, r := range have {
+		has[r.Leaf] = true
+	}
 	e := protocol.AsError(err)
 	culprit := e.Leaf
 	if culprit == "" {
@@ -324,9 +340,14 @@ func (p *push) failed(err error) []Receipt {
 	}
 	var all []Receipt
 	for _, l := range leaves {
+		if has[l.Name] || has[""] {
+			continue
+		}
 		r := Receipt{Leaf: l.Name, Status: protocol.LeafFailed, Bytes: l.Offset, Code: l.Code, Text: l.Text, Seconds: p.board.seconds()}
 		switch {
 		case l.State == protocol.LeafFailed:
+		case p.committed:
+			r.Code, r.Text = e.Code, "no receipt came, it may have published: push again to find out ("+err.Error()+")"
 		case l.Name == culprit || l.Name == "":
 			r.Code, r.Text = e.Code, e.Text
 		default:

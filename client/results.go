@@ -24,6 +24,9 @@ func (r *results) merge(receipts []Receipt) {
 		if !known {
 			r.order = append(r.order, rc.Leaf)
 		}
+		if rc.Status == protocol.LeafFailed {
+			rc.Bytes = max(rc.Bytes, old.Bytes)
+		}
 		if !known || old.Status == protocol.LeafFailed {
 			r.byLeaf[rc.Leaf] = rc
 		}

@@ -102,8 +102,10 @@ func (f *Fanout) Begin(ctx context.Context, offer *protocol.Offer, up protocol.U
 	var cut sync.Once
 	var opened sync.WaitGroup
 	for i, h := range f.hops {
-		l := &leg{spread: t, hop: h}
-		t.legs[i] = l
+		t.legs[i] = &leg{spread: t, hop: h}
+		t.legs[i].tell(protocol.Leaf{Name: h.name, State: protocol.LeafWaiting, Text: "connecting to " + h.dialer.Addr()})
+	}
+	for _, l := range t.legs {
 		opened.Go(func() {
 			accepted := l.open(opening, &below, f.opts.Stall)
 			switch {
@@ -131,7 +133,7 @@ func (f *Fanout) Begin(ctx context.Context, offer *protocol.Offer, up protocol.U
 
 // errOthersRefused is told of a hop that was still being dialled when another
 // one had refused the offer.
-var errOthersRefused = &protocol.Error{Code: protocol.CodeUnreachable, Text: "not reached before another reader refused"}
+var errOthersRefused = &protocol.Error{Code: protocol.CodePolicy, Text: "not reached before another reader refused"}
 
 // errLate is why a hop that has not answered is not waited for.
 var errLate = &protocol.Error{Code: protocol.CodeUnreachable, Text: "no answer when the others were ready"}
@@ -308,6 +310,7 @@ func (t *spread) ackLocked(before int64) {
 			lowest = l.acked
 		}
 	}
+	lowest = min(lowest, t.received) // a leg that had it all from the start is ahead of what came
 	if lowest > t.acked {
 		t.acked = lowest
 		t.up.Ack(lowest)

@@ -30,12 +30,13 @@ type leg struct {
 	accept *protocol.Accept
 
 	// Guarded by spread.mu.
-	leaves   []protocol.Leaf // under their names here
-	acked    int64
-	receipts []protocol.Receipt
-	err      *protocol.Error // why the leg failed
-	holds    time.Time       // since when it holds the others up; zero: it does not
-	retired  bool            // nothing more is expected of it
+	leaves     []protocol.Leaf // under their names here
+	acked      int64
+	receipts   []protocol.Receipt
+	err        *protocol.Error // why the leg failed
+	holds      time.Time       // since when it holds the others up; zero: it does not
+	committing bool            // commit says how the leg ends
+	retired    bool            // nothing more is expected of it
 }
 
 // live reports whether the leg can still carry the transfer.
@@ -49,12 +50,13 @@ func (l *leg) live() bool {
 // When every leaf is needed a hop that cannot be reached is tried again until
 // stall is over; otherwise one try decides, so as not to hold the others up.
 func (l *leg) open(ctx context.Context, offer *protocol.Offer, stall time.Duration) bool {
-	l.tell(protocol.Leaf{Name: l.hop.name, State: protocol.LeafWaiting, Text: "connecting to " + l.hop.dialer.Addr()})
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = redialFirst, redialMost
 	begun := time.Now()
-	for {
-		err := l.try(ctx, offer, stall)
+	for again := 0; ; again++ {
+		below := *offer
+		below.Redial = again // so that what is left of an earlier try does not stand in the way
+		err := l.try(ctx, &below, stall)
 		if err == nil {
 			return true
 		}
@@ -91,6 +93,9 @@ func (l *leg) try(ctx context.Context, offer *protocol.Offer, stall time.Duratio
 	})
 	accept, err := sender.Offer(ctx, offer)
 	if err != nil {
+		if errors.Is(context.Cause(ctx), protocol.ErrForget) {
+			sender.Abort(context.Cause(ctx).Error())
+		}
 		l.hop.retire(sender)
 		return err
 	}
@@ -99,6 +104,7 @@ func (l *leg) try(ctx context.Context, offer *protocol.Offer, stall time.Duratio
 	defer t.mu.Unlock()
 	l.sender, l.accept, l.acked = sender, accept, accept.Offset
 	l.leaves = l.hop.leaves(accept.Leaves)
+	t.up.Progress(l.leaves...)
 	return nil
 }
 
@@ -148,7 +154,7 @@ func (l *leg) onProgress(below []protocol.Leaf) {
 // ended is told by the sender that the transfer cannot go on over this hop.
 func (l *leg) ended(err error) {
 	l.spread.mu.Lock()
-	over := l.retired || l.sender == nil || l.err != nil
+	over := l.retired || l.sender == nil || l.err != nil || l.committing
 	l.spread.mu.Unlock()
 	if !over {
 		l.fail(err)
@@ -217,6 +223,9 @@ func (t *spread) lostLocked(l *leg) {
 // finish ends the content on this hop and notes how its leaves stand.
 func (l *leg) finish(ctx context.Context, f *protocol.Finish) {
 	ready, err := l.sender.Finish(ctx, f)
+	if ctx.Err() != nil {
+		return // the transfer ends; Abort tells the hop how
+	}
 	if err != nil {
 		l.fail(err)
 		return
@@ -240,8 +249,11 @@ func (l *leg) finish(ctx context.Context, f *protocol.Finish) {
 
 // commit lets the leaves behind this hop publish and notes their receipts.
 func (l *leg) commit(ctx context.Context) {
-	receipts, err := l.sender.Commit(ctx)
 	t := l.spread
+	t.mu.Lock()
+	l.committing = true
+	t.mu.Unlock()
+	receipts, err := l.sender.Commit(ctx)
 	t.mu.Lock()
 	for _, r := range receipts {
 		r.Leaf = l.hop.leafName(r.Leaf)

@@ -107,13 +107,20 @@ func (s *Server) Serve(ln net.Listener) error {
 		conn, err := ln.Accept()
 		if err == nil {
 			pause = 0
-			s.work.Go(func() { s.serveConn(conn) })
-			continue
 		}
 		s.mu.Lock()
 		draining := s.draining
+		if err == nil && !draining { // under mu: Shutdown waits for work after it has set draining
+			s.work.Go(func() { s.serveConn(conn) })
+		}
 		s.mu.Unlock()
-		if draining {
+		switch {
+		case err == nil && draining:
+			conn.Close()
+			return nil
+		case err == nil:
+			continue
+		case draining:
 			return nil
 		}
 		if errors.Is(err, net.ErrClosed) {
@@ -318,8 +325,14 @@ func (s *Server) register(offer *protocol.Offer, run *running) (old *running, er
 		return nil, errShutdown
 	}
 	old = s.running[offer.ID]
-	if old != nil && offer.Attempt <= old.receiver.Offer().Attempt {
-		return nil, protocol.Errorf(protocol.CodeSuperseded, "attempt %d of the transfer came after attempt %d", offer.Attempt, old.receiver.Offer().Attempt)
+	if old != nil {
+		before := old.receiver.Offer()
+		switch {
+		case offer.Attempt == before.Attempt && offer.Hops < before.Hops:
+			return nil, protocol.Errorf(protocol.CodeLoop, "this push is here already: do broadcasters feed each other?")
+		case offer.Attempt < before.Attempt || offer.Attempt == before.Attempt && offer.Redial <= before.Redial:
+			return nil, protocol.Errorf(protocol.CodeSuperseded, "attempt %d of the transfer came after attempt %d", offer.Attempt, before.Attempt)
+		}
 	}
 	s.running[offer.ID] = run
 	s.transfers.Add(1)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"syscall"
@@ -25,7 +26,7 @@ func Address(addr, port string) (string, error) {
 	host, p, err := net.SplitHostPort(addr)
 	if err != nil {
 		host, p = strings.Trim(addr, "[]"), port
-		if strings.Contains(host, ":") && net.ParseIP(host) == nil {
+		if _, err := netip.ParseAddr(host); err != nil && strings.Contains(host, ":") {
 			return "", fmt.Errorf("%q is not HOST or HOST:PORT", addr)
 		}
 	}

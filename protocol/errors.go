@@ -66,6 +66,13 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.cause }
 
+// On returns a copy of e that names leaf as where it happened.
+func (e *Error) On(leaf string) *Error {
+	c := *e
+	c.Leaf = leaf
+	return &c
+}
+
 // Is makes errors.Is(err, &Error{Code: c}) true for every error of code c.
 func (e *Error) Is(target error) bool {
 	t, ok := target.(*Error)
@@ -106,7 +113,13 @@ func AsError(err error) *Error {
 }
 
 func codeOf(err error) Code {
-	var netErr net.Error
+	// A syscall.Errno is a net.Error too, so files are looked at before the network.
+	var opErr *net.OpError
+	var dnsErr *net.DNSError
+	var errno syscall.Errno
+	var pathErr *fs.PathError
+	var linkErr *os.LinkError
+	file := errors.As(err, &pathErr) || errors.As(err, &linkErr)
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
 		return CodeNoSpace
@@ -114,6 +127,8 @@ func codeOf(err error) Code {
 		return CodeDenied
 	case errors.Is(err, fs.ErrExist):
 		return CodeExists
+	case file:
+		return CodeIO
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return CodeTruncated
 	case errors.Is(err, context.Canceled):
@@ -123,14 +138,11 @@ func codeOf(err error) Code {
 		return CodeUnreachable
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		return CodeDead
-	case errors.As(err, &netErr):
+	case errors.As(err, &opErr), errors.As(err, &dnsErr):
 		return CodeUnreachable
+	case errors.As(err, &errno):
+		return CodeIO
 	default:
-		var errno syscall.Errno
-		var pathErr *fs.PathError
-		if errors.As(err, &errno) || errors.As(err, &pathErr) {
-			return CodeIO
-		}
 		return CodeInternal
 	}
 }
@@ -149,7 +161,7 @@ func (c Code) Retryable() bool {
 // rejectFrame is err as it goes on the wire, within the limits of a Reject.
 func rejectFrame(err error) []byte {
 	e := AsError(err)
-	m := &Reject{Code: e.Code, Text: clip(e.Text), Leaf: clip(e.Leaf), Leaves: e.Leaves}
+	m := &Reject{Code: clipCode(e.Code), Text: clip(e.Text, maxTextLen), Leaf: clip(e.Leaf, maxLeafName), Leaves: clipLeaves(e.Leaves)}
 	frame, err := AppendMessage(nil, m)
 	if err != nil { // too many leaves for one frame
 		m.Leaves = nil
@@ -166,22 +178,58 @@ func (m *Reject) asError() *Error {
 	return &Error{Code: m.Code, Text: m.Text, Leaf: m.Leaf, Leaves: m.Leaves}
 }
 
-// clip cuts s to what a message may carry.
-func clip(s string) string {
-	if len(s) > maxTextLen {
-		s = s[:maxTextLen-8] + "..."
+// clip cuts s to what a message may carry, limit bytes.
+func clip(s string, limit int) string {
+	if s = strings.ToValidUTF8(s, "?"); len(s) > limit {
+		s = strings.ToValidUTF8(s[:limit-3], "") + "..."
 	}
-	return strings.ToValidUTF8(s, "?")
+	return s
+}
+
+func clipCode(c Code) Code {
+	if c == "" {
+		return CodeInternal
+	}
+	return Code(clip(string(c), maxCodeLen))
+}
+
+// clipLeaves returns leaves with the texts cut to what a message may carry.
+// Names are left as they are: one that is cut would be another's.
+func clipLeaves(leaves []Leaf) []Leaf {
+	clipped := make([]Leaf, len(leaves))
+	for i, l := range leaves {
+		l.Text = clip(l.Text, maxTextLen)
+		if l.Code != "" {
+			l.Code = clipCode(l.Code)
+		}
+		clipped[i] = l
+	}
+	return clipped
+}
+
+// clip cuts the texts of a receipt to what a message may carry.
+func (m *Receipt) clip() {
+	m.Text, m.Location = clip(m.Text, maxTextLen), clip(m.Location, maxTextLen)
+	if m.Code != "" {
+		m.Code = clipCode(m.Code)
+	}
 }
 
 // Combine makes one error of all the leaves that failed, of which there must
-// be one. It has the code of the first.
+// be one. It has the code of the first. Leaves that failed only because of
+// others are not named.
 func Combine(leaves []Leaf) *Error {
-	var failed []Leaf
+	var failed, dragged []Leaf
 	for _, l := range leaves {
-		if l.State == LeafFailed {
+		switch {
+		case l.State == LeafFailed && l.Code == CodePolicy:
+			dragged = append(dragged, l)
+		case l.State == LeafFailed:
 			failed = append(failed, l)
 		}
+	}
+	if len(failed) == 0 {
+		failed = dragged
 	}
 	if len(failed) == 1 {
 		return &Error{Code: failed[0].Code, Text: failed[0].Text, Leaf: failed[0].Name, Leaves: leaves}

@@ -5,6 +5,7 @@ package protocol
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -29,6 +30,7 @@ type Hello struct {
 type Offer struct {
 	ID          string    `json:"id,omitempty"`          // the transfer: the same on every hop and attempt
 	Attempt     int       `json:"attempt,omitempty"`     // a later one fences off an earlier one
+	Redial      int       `json:"redial,omitempty"`      // the same, of the tries of one hop in one attempt
 	Name        string    `json:"name"`                  // slash-separated, see CheckName
 	Size        int64     `json:"size"`                  // content bytes, -1 when unknown
 	Mode        uint32    `json:"mode,omitempty"`        // permission bits of the source
@@ -223,7 +225,12 @@ func ParseMessage(kind Kind, payload []byte) (Message, error) {
 	}
 	if len(payload) > 0 {
 		if err := json.Unmarshal(payload, m); err != nil {
-			return nil, Errorf(CodeProtocol, "%s: %v", kind, err)
+			code := CodeProtocol
+			var e *Error
+			if errors.As(err, &e) { // of a field that parses itself
+				code = e.Code
+			}
+			return nil, Errorf(code, "%s: %v", kind, err)
 		}
 	}
 	if err := m.validate(); err != nil {

@@ -61,7 +61,11 @@ func (o *outbound) sendPong() { o.with(func() { o.pong = true }) }
 
 // lastWord forgets the queue and puts frame before all others.
 func (o *outbound) lastWord(frame []byte) {
-	o.with(func() { o.queue, o.head, o.urgent = nil, 0, frame })
+	o.with(func() {
+		o.queue, o.head, o.urgent, o.ack = nil, 0, frame, -1
+		clear(o.progress)
+		o.order = nil
+	})
 }
 
 // push queues a frame.
@@ -78,6 +82,16 @@ func (o *outbound) enqueue(it item) {
 			o.queue, o.head = o.queue[:n], 0
 		}
 		o.queue = append(o.queue, it)
+	})
+}
+
+// pushState queues a frame that says how all leaves stand: progress that is
+// not written yet is older news.
+func (o *outbound) pushState(frame []byte) {
+	o.with(func() {
+		clear(o.progress)
+		o.order = nil
+		o.queue = append(o.queue, item{frame: frame})
 	})
 }
 

@@ -1,5 +1,4 @@
-// Receiver: the receiving end of one transfer on one hop, and what it asks of
-// a sink. Every daemon uses it.
+// Receiver: the receiving end of one transfer on one hop. Every daemon uses it.
 
 package protocol
 
@@ -17,43 +16,6 @@ import (
 // the receipts, so that they are read before the stream goes.
 const lingerTimeout = 5 * time.Second
 
-// Sink is where a daemon puts what it receives: a store, or other daemons.
-type Sink interface {
-	// Begin decides on an offer. It may take its time, telling why by up, and
-	// must return soon after ctx has ended. In the Accept a zero Window or
-	// MaxChunk means the largest that the session allows.
-	Begin(ctx context.Context, offer *Offer, up Upstream) (Transfer, *Accept, error)
-}
-
-// Transfer is one offer that a Sink has accepted. Its methods are called one
-// after the other, Abort perhaps while another runs, and end with Commit or
-// Abort.
-type Transfer interface {
-	// Write hands over the next chunk, in order. It lends c: a Transfer that
-	// keeps it calls Retain. It must not wait for storage or peers, as the
-	// window bounds what it has to queue.
-	Write(c *Chunk) error
-	// Finish waits until all content is staged: whole, checked, durable, and
-	// not visible. It returns how each leaf stands.
-	Finish(ctx context.Context, f *Finish) ([]Leaf, error)
-	// Commit publishes and returns a receipt for each leaf of the Accept.
-	Commit(ctx context.Context) []Receipt
-	// Abort gives the transfer up. When cause is ErrForget nothing is to be
-	// left of it; else what helps to resume may be kept.
-	Abort(cause error)
-}
-
-// Upstream is how a Transfer talks back to its sender. Its methods never
-// block and may be called from any goroutine, also before Begin returns.
-type Upstream interface {
-	// Ack says that all content before offset has been taken.
-	Ack(offset int64)
-	// Progress says how leaves do.
-	Progress(leaves ...Leaf)
-	// Fail ends the transfer.
-	Fail(err error)
-}
-
 // Phase is how far a transfer is at a receiver.
 type Phase string
 
@@ -64,6 +26,7 @@ const (
 	PhaseFinishing Phase = "finishing"
 	PhaseReady     Phase = "ready"
 	PhasePublish   Phase = "publishing"
+	phaseEnded     Phase = "ended"
 )
 
 // Receiver runs one transfer from its Offer to its receipts.
@@ -83,6 +46,8 @@ type Receiver struct {
 	hungUp chan struct{}  // closed when the read loop has ended
 	reader sync.WaitGroup // the read loop
 
+	writing sync.Mutex // held while a chunk is handed over
+
 	mu       sync.Mutex
 	phase    Phase
 	transfer Transfer
@@ -91,6 +56,7 @@ type Receiver struct {
 	received int64   // end of the content that came in
 	acked    int64
 	told     int64 // the ack that was last handed to out
+	toldAt   time.Time
 }
 
 // NewReceiver returns a Receiver for an offer that was read from frames. It
@@ -122,6 +88,7 @@ func (r *Receiver) Status() TransferStatus {
 // Run does the transfer and returns its receipts, or why there are none, after
 // telling the sender. When ctx ends before Commit, its cause is the reason.
 func (r *Receiver) Run(ctx context.Context) ([]Receipt, error) {
+	whole := ctx
 	ctx, r.cancel = context.WithCancelCause(ctx)
 	defer r.cancel(nil)
 	r.out = newOutbound(r.stream, r.stream.CloseWrite, nil, r.Fail)
@@ -133,11 +100,12 @@ func (r *Receiver) Run(ctx context.Context) ([]Receipt, error) {
 		}
 	})
 
-	receipts, err := r.drive(ctx)
+	receipts, err := r.drive(ctx, whole)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause // what came first, not what came of it
 		}
+		r.end()
 		if r.transfer != nil {
 			r.transfer.Abort(err)
 		}
@@ -145,22 +113,31 @@ func (r *Receiver) Run(ctx context.Context) ([]Receipt, error) {
 	}
 	r.out.finish()
 	<-r.out.done
-	if err == nil {
-		linger := time.NewTimer(lingerTimeout)
-		select {
-		case <-r.hungUp:
-		case <-linger.C:
-		}
-		linger.Stop()
+	wait := lingerTimeout
+	switch {
+	case HasCode(err, CodeDead):
+		wait = 0
+	case err != nil:
+		wait = lastWords
 	}
+	linger := time.NewTimer(wait)
+	select {
+	case <-r.hungUp:
+	case <-linger.C:
+	}
+	linger.Stop()
 	r.pulse.stop()
 	r.stream.Close()
 	r.reader.Wait()
 	return receipts, err
 }
 
-// drive takes the transfer through its phases.
-func (r *Receiver) drive(ctx context.Context) ([]Receipt, error) {
+// commitGrace is how long a publish under way may go on when its daemon stops.
+const commitGrace = 5 * time.Second
+
+// drive takes the transfer through its phases. Ctx ends with the transfer,
+// whole with the daemon.
+func (r *Receiver) drive(ctx, whole context.Context) ([]Receipt, error) {
 	transfer, accept, err := r.sink.Begin(ctx, r.offer, r)
 	if err != nil {
 		return nil, err
@@ -172,7 +149,7 @@ func (r *Receiver) drive(ctx context.Context) ([]Receipt, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.out.push(frame)
+	r.out.pushState(frame)
 
 	var f *Finish
 	select {
@@ -184,25 +161,28 @@ func (r *Receiver) drive(ctx context.Context) ([]Receipt, error) {
 	if err != nil {
 		return nil, err
 	}
-	frame, err = AppendMessage(nil, &Ready{Leaves: leaves})
+	frame, err = AppendMessage(nil, &Ready{Leaves: clipLeaves(leaves)})
 	if err != nil {
 		return nil, err
 	}
 	r.setPhase(PhaseReady)
-	r.out.push(frame)
+	r.out.pushState(frame)
 
 	select {
 	case <-r.commit:
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		if !r.isPhase(PhasePublish) { // what comes after a Commit does not undo it
+			return nil, ctx.Err()
+		}
 	}
 	// From here on there is no way back: what the sender was told to be ready
 	// is published even when the sender is lost now.
 	done, stop := context.WithTimeout(context.WithoutCancel(ctx), AnswerTimeout)
 	defer stop()
+	defer context.AfterFunc(whole, func() { time.AfterFunc(commitGrace, stop) })()
 	receipts := transfer.Commit(done)
 	for i := range receipts {
-		receipts[i].Text, receipts[i].Location = clip(receipts[i].Text), clip(receipts[i].Location)
+		receipts[i].clip()
 		if frame, err = AppendMessage(nil, &receipts[i]); err != nil {
 			panic("protocol: " + err.Error())
 		}
@@ -222,9 +202,16 @@ func (r *Receiver) open(t Transfer, a *Accept) ([]byte, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.transfer, r.accept = t, *a
-	r.received, r.acked, r.told = a.Offset, a.Offset, a.Offset
+	r.received, r.acked, r.told, r.toldAt = a.Offset, a.Offset, a.Offset, time.Now()
 	r.phase = PhaseReceiving
 	return AppendMessage(nil, a)
+}
+
+// end makes sure that nothing that still comes is handed to the transfer.
+func (r *Receiver) end() {
+	r.writing.Lock()
+	defer r.writing.Unlock()
+	r.setPhase(phaseEnded)
 }
 
 func (r *Receiver) setPhase(p Phase) {
@@ -238,7 +225,7 @@ func (r *Receiver) readLoop() error {
 	for {
 		f, err := r.frames.Next()
 		switch {
-		case errors.Is(err, io.EOF) && r.committed():
+		case errors.Is(err, io.EOF) && r.isPhase(PhasePublish):
 			return nil
 		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 			return Errorf(CodeTruncated, "the sender went away at %d bytes, before the transfer was complete", r.Status().Offset)
@@ -246,16 +233,22 @@ func (r *Receiver) readLoop() error {
 			return err
 		}
 		r.pulse.beat()
+		if r.isPhase(phaseEnded) { // what comes behind a Reject is read and dropped
+			if f.Chunk != nil {
+				f.Chunk.Release()
+			}
+			continue
+		}
 		if err := r.handle(f); err != nil {
 			return err
 		}
 	}
 }
 
-func (r *Receiver) committed() bool {
+func (r *Receiver) isPhase(p Phase) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.phase == PhasePublish
+	return r.phase == p
 }
 
 func (r *Receiver) handle(f Frame) error {
@@ -280,6 +273,8 @@ func (r *Receiver) handle(f Frame) error {
 }
 
 func (r *Receiver) chunk(c *Chunk) error {
+	r.writing.Lock()
+	defer r.writing.Unlock()
 	r.mu.Lock()
 	err := r.admitLocked(c)
 	r.mu.Unlock()
@@ -312,6 +307,17 @@ func (r *Receiver) admitLocked(c *Chunk) error {
 	return nil
 }
 
+// unchanged reports whether all leaves had the content before: then the sender
+// need not have read it, and has no digest.
+func unchanged(leaves []Leaf) bool {
+	for _, l := range leaves {
+		if l.State != LeafUnchanged && l.State != LeafFailed {
+			return false
+		}
+	}
+	return true
+}
+
 func (r *Receiver) message(m Message) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -324,7 +330,7 @@ func (r *Receiver) message(m Message) error {
 			return Errorf(CodeSize, "finish says %d bytes, %d came", m.Size, r.received)
 		case r.offer.Size >= 0 && m.Size != r.offer.Size:
 			return Errorf(CodeSize, "only %d of the %d bytes offered came", m.Size, r.offer.Size)
-		case r.offer.Digest != DigestNone && m.Digest == "" && r.accept.Offset != m.Size:
+		case r.offer.Digest != DigestNone && m.Digest == "" && !unchanged(r.accept.Leaves):
 			return Errorf(CodeDigest, "finish has no digest, the offer promised %s", r.offer.Digest)
 		}
 		r.phase = PhaseFinishing
@@ -348,12 +354,16 @@ func (r *Receiver) message(m Message) error {
 	return nil
 }
 
+// ackEvery is the longest that an ack is held back.
+const ackEvery = 250 * time.Millisecond
+
 // Ack implements Upstream. Acks are told when a sixteenth of the window has
-// come together, or nothing more is on its way.
+// come together, when nothing more is on its way, and now and then, so that a
+// slow sink is not taken for one that has stalled.
 func (r *Receiver) Ack(offset int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if offset <= r.acked {
+	if offset <= r.acked || r.phase == PhaseOpening {
 		return
 	}
 	r.acked = offset
@@ -362,14 +372,14 @@ func (r *Receiver) Ack(offset int64) {
 		i++
 	}
 	r.ends = r.ends[:copy(r.ends, r.ends[i:])]
-	if offset-r.told >= r.accept.Window/16 || offset == r.received {
-		r.told = offset
+	if offset-r.told >= r.accept.Window/16 || offset == r.received || time.Since(r.toldAt) >= ackEvery {
+		r.told, r.toldAt = offset, time.Now()
 		r.out.setAck(offset)
 	}
 }
 
 // Progress implements Upstream.
-func (r *Receiver) Progress(leaves ...Leaf) { r.out.setProgress(leaves) }
+func (r *Receiver) Progress(leaves ...Leaf) { r.out.setProgress(clipLeaves(leaves)) }
 
 // Fail implements Upstream.
 func (r *Receiver) Fail(err error) { r.cancel(err) }

@@ -64,7 +64,7 @@ func NewSender(stream Stream, cfg SenderConfig) *Sender {
 		receipts: make(chan struct{}), ended: make(chan struct{}),
 		got: map[string]Receipt{},
 	}
-	s.out = newOutbound(stream, stream.CloseWrite, func(c *Chunk) { s.win.written(c.End()) }, s.fail)
+	s.out = newOutbound(stream, stream.CloseWrite, func(c *Chunk) { s.win.written(c.End()) }, s.lost)
 	s.pulse = newPulse(s.out.sendPing, s.fail)
 	s.reader.Go(s.readLoop)
 	return s
@@ -133,7 +133,9 @@ func (s *Sender) Commit(ctx context.Context) ([]Receipt, error) {
 	select {
 	case <-s.receipts:
 	case <-s.ended:
-		err = s.failure()
+		if !s.complete() {
+			err = s.failure()
+		}
 	case <-timeout.C:
 		err = Errorf(CodeStalled, "no receipt %v after the commit", AnswerTimeout)
 	case <-ctx.Done():
@@ -153,7 +155,7 @@ func (s *Sender) Commit(ctx context.Context) ([]Receipt, error) {
 // Abort makes the receiver forget the transfer, waits shortly for it to say
 // so, and closes.
 func (s *Sender) Abort(text string) {
-	frame, err := AppendMessage(nil, &Abort{Text: clip(text)})
+	frame, err := AppendMessage(nil, &Abort{Text: clip(text, maxTextLen)})
 	if err != nil {
 		panic("protocol: " + err.Error())
 	}
@@ -173,6 +175,12 @@ func (s *Sender) Abort(text string) {
 func (s *Sender) Close() {
 	s.fail(Errorf(CodeAborted, "closed"))
 }
+
+// Done is closed when the transfer has ended on this hop, and Err says why.
+func (s *Sender) Done() <-chan struct{} { return s.ended }
+
+// Err is the first error, nil while there is none.
+func (s *Sender) Err() error { return s.failure() }
 
 // Wait waits for the Sender's goroutines after Close. A write to a peer that
 // takes nothing ends after WriteTimeout, or with the session.
@@ -221,6 +229,18 @@ func (s *Sender) fail(err error) {
 	if s.cfg.OnEnd != nil {
 		s.cfg.OnEnd(err)
 	}
+}
+
+// lost ends everything because a write has failed, unless the receiver has
+// said why: that may still be on its way to be read.
+func (s *Sender) lost(err error) {
+	wait := time.NewTimer(lastWords)
+	defer wait.Stop()
+	select {
+	case <-s.ended:
+	case <-wait.C:
+	}
+	s.fail(err)
 }
 
 func (s *Sender) readLoop() {
@@ -323,7 +343,7 @@ func (s *Sender) accept(a *Accept) error {
 func (s *Sender) checkStall() {
 	since, at := s.win.stalled()
 	if since >= s.cfg.Stall {
-		s.fail(Errorf(CodeStalled, "stalled at %.1f MiB, %.0f s without progress", float64(at)/(1<<20), since.Seconds()))
+		s.fail(Errorf(CodeStalled, "stalled at %s, %.0f s without progress", sizeText(at), since.Seconds()))
 		return
 	}
 	s.mu.Lock()
@@ -341,6 +361,21 @@ func (s *Sender) complete() bool {
 	default:
 		return false
 	}
+}
+
+// sizeText is n bytes for people: 12.3 MiB.
+func sizeText(n int64) string {
+	value, unit := float64(n), "B"
+	for _, next := range []string{"KiB", "MiB", "GiB", "TiB", "PiB"} {
+		if value < 1024 {
+			break
+		}
+		value, unit = value/1024, next
+	}
+	if unit == "B" {
+		return fmt.Sprintf("%d B", n)
+	}
+	return fmt.Sprintf("%.1f %s", value, unit)
 }
 
 // receipt notes a leaf's final word; the last one completes the Commit.

@@ -11,7 +11,6 @@ import (
 	"math"
 	"net"
 	"os"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,8 +68,8 @@ func (c SessionConfig) withDefaults() SessionConfig {
 
 // CheckWindow refuses windows that a session cannot grant.
 func CheckWindow(n int64) error {
-	if n < minWindow || n > maxWindowLen {
-		return fmt.Errorf("%d bytes, want %d to %d", n, minWindow, maxWindowLen)
+	if n < minWindow || n > MaxWindow {
+		return fmt.Errorf("%d bytes, want %d to %d", n, minWindow, MaxWindow)
 	}
 	return nil
 }
@@ -97,6 +96,7 @@ type Session struct {
 	watch  sync.WaitGroup
 
 	mu      sync.Mutex
+	ending  bool // smux's session is to be closed soon
 	closing bool
 	closers sync.WaitGroup // of streams; they end with the session at the latest
 }
@@ -115,10 +115,11 @@ func AcceptSession(ctx context.Context, conn net.Conn, cfg SessionConfig) (*Sess
 
 func newSession(ctx context.Context, conn net.Conn, cfg SessionConfig, client bool) (*Session, error) {
 	cfg = cfg.withDefaults()
+	conn.SetDeadline(time.Now().Add(HelloTimeout))
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	peer, err := hello(conn, cfg, client)
-	if err == nil && !stop() {
+	if !stop() {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
@@ -132,7 +133,7 @@ func newSession(ctx context.Context, conn net.Conn, cfg SessionConfig, client bo
 
 	s := &Session{
 		Peer: *peer, conn: conn, cfg: cfg,
-		accept: make(chan *muxStream), done: make(chan struct{}),
+		accept: make(chan *muxStream, cfg.MaxStreams), done: make(chan struct{}),
 	}
 	start := smux.Server
 	if client {
@@ -154,69 +155,6 @@ func newSession(ctx context.Context, conn net.Conn, cfg SessionConfig, client bo
 	return s, nil
 }
 
-// hello exchanges Hello on the bare connection: the client speaks first.
-func hello(conn net.Conn, cfg SessionConfig, client bool) (*Hello, error) {
-	conn.SetDeadline(time.Now().Add(HelloTimeout))
-	own := &Hello{Versions: []int{Version}, Agent: cfg.Agent, MaxStreams: cfg.MaxStreams}
-	if client {
-		if err := writeMessage(conn, own); err != nil {
-			return nil, err
-		}
-	}
-	peer, err := readHello(conn)
-	if err != nil {
-		return nil, err
-	}
-	if !slices.Contains(peer.Versions, Version) {
-		err := Errorf(CodeVersion, "the peer (%s) speaks versions %v of the protocol, this end %d: upgrade one of them", peer.Agent, peer.Versions, Version)
-		if !client {
-			_ = writeMessage(conn, &Reject{Code: err.Code, Text: err.Text})
-		}
-		return nil, err
-	}
-	if !client {
-		if err := writeMessage(conn, own); err != nil {
-			return nil, err
-		}
-	}
-	return peer, nil
-}
-
-func writeMessage(w io.Writer, m Message) error {
-	frame, err := AppendMessage(nil, m)
-	if err != nil {
-		return err
-	}
-	_, err = w.Write(frame)
-	return err
-}
-
-// readHello reads the first frame of a connection, from a peer that may be
-// anybody: it takes nothing but a short Hello or Reject.
-func readHello(conn net.Conn) (*Hello, error) {
-	fr := NewFrameReader(conn)
-	fr.greeting = true
-	f, err := fr.Next()
-	if err != nil {
-		if errors.Is(err, io.EOF) {
-			return nil, Errorf(CodeUnreachable, "the peer closed the connection")
-		}
-		return nil, err
-	}
-	m, err := ParseMessage(f.Kind, f.Payload)
-	if err != nil {
-		return nil, err
-	}
-	switch m := m.(type) {
-	case *Hello:
-		return m, nil
-	case *Reject:
-		return nil, m.asError()
-	default:
-		return nil, Errorf(CodeProtocol, "%s where a hello was expected", f.Kind)
-	}
-}
-
 // acceptLoop also runs where no streams are expected: smux does not close a
 // session whose connection broke, whoever accepts has to.
 func (s *Session) acceptLoop() {
@@ -224,7 +162,7 @@ func (s *Session) acceptLoop() {
 	for {
 		st, err := s.mux.AcceptStream()
 		if err != nil {
-			s.mux.Close()
+			s.endSoon()
 			return
 		}
 		ms := s.wrap(st)
@@ -233,11 +171,37 @@ func (s *Session) acceptLoop() {
 			ms.Close()
 			continue
 		}
-		select {
-		case s.accept <- ms:
-		case <-s.mux.CloseChan():
-			ms.Close()
-		}
+		s.accept <- ms // has room for as many as may be open
+	}
+}
+
+// lastWords is how long what came before an end may still be read: the peer's
+// Reject may have come before its connection broke.
+const lastWords = time.Second
+
+// endSoon closes smux's session when all streams are closed, or after
+// lastWords: closing it drops what has come and was not read.
+func (s *Session) endSoon() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ending {
+		return
+	}
+	s.ending = true
+	if s.open.Load() == 0 {
+		s.mux.Close()
+		return
+	}
+	time.AfterFunc(lastWords, func() { s.mux.Close() })
+}
+
+// streamClosed counts a stream out, and with the last one an ending session.
+func (s *Session) streamClosed() {
+	s.mu.Lock()
+	last := s.open.Add(-1) == 0 && s.ending
+	s.mu.Unlock()
+	if last {
+		s.mux.Close()
 	}
 }
 
@@ -312,12 +276,13 @@ func (s *Session) Close() error {
 // background runs f, which writes to the peer, without waiting for it.
 func (s *Session) background(f func()) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.closing {
+		s.mu.Unlock()
 		f() // fails at once
 		return
 	}
 	s.closers.Go(f)
+	s.mu.Unlock()
 }
 
 // muxStream is a Stream that ends its session rather than leave it blocked.
@@ -335,11 +300,26 @@ func (m *muxStream) Write(p []byte) (int, error) {
 	if err == nil || m.closed.Load() {
 		return n, err
 	}
-	m.sess.mux.Close()
+	m.sess.endSoon()
 	if errors.Is(err, smux.ErrTimeout) {
 		return n, Errorf(CodeDead, "%s took nothing for %v", m.sess.conn.RemoteAddr(), WriteTimeout)
 	}
 	return n, Errorf(CodeUnreachable, "connection to %s lost: %w", m.sess.conn.RemoteAddr(), err)
+}
+
+// Read returns what has come before it tells of the end of the session: smux
+// picks one of the two at random, and the last word of a peer would be lost.
+func (m *muxStream) Read(p []byte) (int, error) {
+	n, err := m.Stream.Read(p)
+	if n == 0 && err != nil {
+		if n, _ = m.Stream.Read(p); n > 0 {
+			err = nil
+		}
+	}
+	if errors.Is(err, smux.ErrInvalidProtocol) || errors.Is(err, smux.ErrConsumed) {
+		err = Errorf(CodeChecksum, "connection to %s damaged: %w", m.sess.conn.RemoteAddr(), err)
+	}
+	return n, err
 }
 
 func (m *muxStream) CloseWrite() error {
@@ -353,43 +333,7 @@ func (m *muxStream) Close() error {
 	}
 	m.sess.background(func() {
 		m.Stream.Close() // waits until the FIN is written
-		m.sess.open.Add(-1)
+		m.sess.streamClosed()
 	})
 	return nil
-}
-
-// timedConn gives every write a deadline. smux writes from one goroutine.
-type timedConn struct {
-	net.Conn
-	until time.Time
-}
-
-func (c *timedConn) extend() {
-	if now := time.Now(); c.until.Sub(now) < WriteTimeout-time.Second {
-		c.until = now.Add(WriteTimeout)
-		c.SetWriteDeadline(c.until)
-	}
-}
-
-func (c *timedConn) Write(p []byte) (int, error) {
-	c.extend()
-	return c.Conn.Write(p)
-}
-
-// vectorConn is a timedConn whose writev smux can use, which saves it a copy
-// of every frame. A tls.Conn would send a record for each part: not for those.
-type vectorConn struct{ timedConn }
-
-func (c *vectorConn) WriteBuffers(v [][]byte) (int, error) {
-	c.extend()
-	b := net.Buffers(v)
-	n, err := b.WriteTo(c.Conn)
-	return int(n), err
-}
-
-func smuxConn(conn net.Conn) io.ReadWriteCloser {
-	if _, ok := conn.(*net.TCPConn); ok {
-		return &vectorConn{timedConn{Conn: conn}}
-	}
-	return &timedConn{Conn: conn}
 }

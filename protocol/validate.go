@@ -8,15 +8,19 @@ import (
 	"unicode/utf8"
 )
 
+// MaxWindow is the largest window, in bytes.
+const MaxWindow = 1 << 30
+
 // Limits of the fields of messages.
 const (
-	maxIDLen     = 128
-	maxTextLen   = 4 << 10
-	maxLeafName  = 512
-	defaultHops  = 8 // daemons in a row that an Offer may pass by default
-	maxHops      = 32
-	minWindow    = 64 << 10
-	maxWindowLen = 1 << 30
+	maxIDLen    = 128
+	maxTextLen  = 4 << 10
+	maxAgentLen = 256
+	maxCodeLen  = 64
+	maxLeafName = 512
+	defaultHops = 8 // daemons in a row that an Offer may pass by default
+	maxHops     = 32
+	minWindow   = 64 << 10
 )
 
 func (m *Hello) validate() error {
@@ -26,7 +30,7 @@ func (m *Hello) validate() error {
 	case m.MaxStreams < 0:
 		return Errorf(CodeProtocol, "max_streams %d is negative", m.MaxStreams)
 	}
-	return checkTexts(m.Agent)
+	return checkNames(maxAgentLen, m.Agent)
 }
 
 func (m *Offer) validate() error {
@@ -39,14 +43,16 @@ func (m *Offer) validate() error {
 	switch {
 	case len(m.ID) > maxIDLen || strings.ContainsAny(m.ID, "/\\\x00"):
 		return Errorf(CodeProtocol, "bad transfer id %q", m.ID)
-	case m.Attempt < 0:
-		return Errorf(CodeProtocol, "attempt %d is negative", m.Attempt)
+	case m.Attempt < 0 || m.Redial < 0:
+		return Errorf(CodeProtocol, "attempt %d or redial %d is negative", m.Attempt, m.Redial)
 	case m.Size < -1 || m.Size > maxOffset:
 		return Errorf(CodeSize, "size %d, want -1 (unknown) to %d", m.Size, int64(maxOffset))
 	case len(m.Fingerprint) > maxIDLen:
 		return Errorf(CodeProtocol, "fingerprint of %d bytes, the limit is %d", len(m.Fingerprint), maxIDLen)
 	case m.Hops < 0 || m.Hops > maxHops:
 		return Errorf(CodeLoop, "hop budget %d, want 1 to %d", m.Hops, maxHops)
+	case !m.Codec.known():
+		return Errorf(CodeUnsupported, "unknown codec %d", uint8(m.Codec))
 	}
 	if err := m.Digest.validate(); err != nil {
 		return err
@@ -58,8 +64,8 @@ func (m *Accept) validate() error {
 	switch {
 	case m.Offset < 0 || m.Offset > maxOffset:
 		return Errorf(CodeProtocol, "offset %d", m.Offset)
-	case m.Window < minWindow || m.Window > maxWindowLen:
-		return Errorf(CodeProtocol, "window %d, want %d to %d", m.Window, minWindow, maxWindowLen)
+	case m.Window < minWindow || m.Window > MaxWindow:
+		return Errorf(CodeProtocol, "window %d, want %d to %d", m.Window, minWindow, MaxWindow)
 	case m.MaxChunk <= 0 || m.MaxChunk > MaxChunk || int64(m.MaxChunk) > m.Window/4:
 		return Errorf(CodeProtocol, "max_chunk %d, want 1 to the smaller of %d and a quarter of the window (%d)", m.MaxChunk, MaxChunk, m.Window/4)
 	case len(m.Leaves) == 0:
@@ -72,7 +78,13 @@ func (m *Reject) validate() error {
 	if m.Code == "" {
 		return Errorf(CodeProtocol, "no code")
 	}
-	if err := checkTexts(string(m.Code), m.Text, m.Leaf); err != nil {
+	if err := checkNames(maxCodeLen, string(m.Code)); err != nil {
+		return err
+	}
+	if err := checkNames(maxLeafName, m.Leaf); err != nil {
+		return err
+	}
+	if err := checkTexts(m.Text); err != nil {
 		return err
 	}
 	return checkLeaves(m.Leaves)
@@ -107,7 +119,13 @@ func (m *Receipt) validate() error {
 	if err := m.Digest.validate(); err != nil {
 		return err
 	}
-	return checkTexts(m.Leaf, m.Location, string(m.Code), m.Text)
+	if err := checkNames(maxCodeLen, string(m.Code)); err != nil {
+		return err
+	}
+	if err := checkNames(maxLeafName, m.Leaf); err != nil {
+		return err
+	}
+	return checkTexts(m.Location, m.Text)
 }
 
 func (m *Query) validate() error {
@@ -127,10 +145,16 @@ func checkLeaves(leaves []Leaf) error {
 		if !l.State.known() {
 			return Errorf(CodeProtocol, "leaf %q in unknown state %q", l.Name, l.State)
 		}
-		if len(l.Name) > maxLeafName || l.Offset < 0 {
-			return Errorf(CodeProtocol, "leaf name of %d bytes or negative offset %d", len(l.Name), l.Offset)
+		if l.Offset < 0 {
+			return Errorf(CodeProtocol, "leaf %q at negative offset %d", l.Name, l.Offset)
 		}
-		if err := checkTexts(l.Name, string(l.Code), l.Text); err != nil {
+		if err := checkNames(maxLeafName, l.Name); err != nil {
+			return err
+		}
+		if err := checkNames(maxCodeLen, string(l.Code)); err != nil {
+			return err
+		}
+		if err := checkTexts(l.Text); err != nil {
 			return err
 		}
 	}
@@ -138,10 +162,12 @@ func checkLeaves(leaves []Leaf) error {
 }
 
 // checkTexts bounds the free texts of a message, which end up in terminals and logs.
-func checkTexts(texts ...string) error {
-	for _, s := range texts {
-		if len(s) > maxTextLen || !utf8.ValidString(s) {
-			return Errorf(CodeProtocol, "text of %d bytes, want at most %d of valid UTF-8", len(s), maxTextLen)
+func checkTexts(texts ...string) error { return checkNames(maxTextLen, texts...) }
+
+func checkNames(limit int, names ...string) error {
+	for _, s := range names {
+		if len(s) > limit || !utf8.ValidString(s) {
+			return Errorf(CodeProtocol, "text of %d bytes, want at most %d of valid UTF-8", len(s), limit)
 		}
 	}
 	return nil

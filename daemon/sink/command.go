@@ -36,9 +36,13 @@ type command struct {
 }
 
 func newCommand(line string) (*command, error) {
-	argv, err := shellwords.Parse(line)
+	parser := shellwords.NewParser()
+	argv, err := parser.Parse(line)
 	if err != nil || len(argv) == 0 {
 		return nil, fmt.Errorf("sink exec:%s: not a command line", line)
+	}
+	if parser.Position >= 0 {
+		return nil, fmt.Errorf("sink exec:%s: there is no shell to understand %q: write exec:sh -c '...'", line, line[parser.Position:])
 	}
 	if _, err := exec.LookPath(argv[0]); err != nil {
 		return nil, fmt.Errorf("sink exec:%s: %w", line, err)
@@ -127,7 +131,7 @@ func (f *commandFile) Discard(bool) {
 func (f *commandFile) wait() error {
 	f.ended = true
 	err := f.cmd.Wait()
-	if err == nil {
+	if err == nil || errors.Is(err, exec.ErrWaitDelay) && f.cmd.ProcessState.Success() { // a child of it lives on
 		return nil
 	}
 	text := strings.TrimSpace(f.tail.String())

@@ -41,6 +41,7 @@ type Dir struct {
 	mu      sync.Mutex
 	cleaned time.Time
 	taken   map[string]bool // names that a transfer is writing now
+	suspect map[string]bool // names whose part could not be synced, and perhaps not removed
 }
 
 // OpenDir opens the store in the directory path, which it makes if need be,
@@ -72,7 +73,7 @@ func newDir(path string, on disk, same func(a, b fs.FileInfo) bool, opts DirOpti
 	if opts.PartTTL == 0 {
 		opts.PartTTL = DefaultPartTTL
 	}
-	d := &Dir{path: path, disk: on, same: same, ttl: opts.PartTTL, taken: map[string]bool{}}
+	d := &Dir{path: path, disk: on, same: same, ttl: opts.PartTTL, taken: map[string]bool{}, suspect: map[string]bool{}}
 	if err := on.MkdirAll(stateDir); err != nil {
 		return nil, err
 	}
@@ -125,7 +126,8 @@ func (d *Dir) Create(ctx context.Context, r Request) (f File, have Have, err err
 	case !target.Mode().IsRegular():
 		return nil, have, protocol.Errorf(protocol.CodeExists, "%q exists and is not a regular file (%s)", r.Name, target.Mode().Type())
 	}
-	if m, ok := d.readManifest(name, target); ok && m.Source == sourceKey(r.Offer) && m.Digest.Algorithm() == r.Digest {
+	again := r.Force && r.Preserve && (!target.ModTime().Equal(r.MTime) || target.Mode().Perm() != fs.FileMode(r.Mode).Perm())
+	if m, ok := d.readManifest(name, target); ok && !again && m.Source == sourceKey(r.Offer) && m.Digest.Algorithm() == r.Digest {
 		return &publishedFile{dir: d, name: name}, Have{Offset: m.Size, Published: true, Digest: m.Digest}, nil
 	}
 	if r.Force {
@@ -160,6 +162,27 @@ func (d *Dir) release(name string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.taken, name)
+}
+
+// distrust keeps the part of name from being resumed: what is read back of it
+// comes from the cache, and the disk does not have it.
+func (d *Dir) distrust(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.suspect[name] = true
+}
+
+func (d *Dir) trusted(name string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return !d.suspect[name]
+}
+
+// trust is called when the part of name was begun anew.
+func (d *Dir) trust(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.suspect, name)
 }
 
 func (d *Dir) location(name string) string { return filepath.Join(d.path, name) }

@@ -21,7 +21,7 @@ const suspendFor = 2 * time.Minute
 const drainTimeout = 5 * time.Second
 
 // conflictWait is how long an offer waits for a name that is in use.
-const conflictWait = 2 * time.Second
+const conflictWait = 500 * time.Millisecond
 
 // Leaf is the protocol.Sink of a reader: it puts every transfer into a Store.
 // A transfer whose stream was cut off is suspended, with its file open and its
@@ -80,7 +80,7 @@ func (l *Leaf) content(ctx context.Context, offer *protocol.Offer, up protocol.U
 			return c, err
 		}
 		select {
-		case <-time.After(conflictWait / 40):
+		case <-time.After(conflictWait / 20):
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
@@ -287,7 +287,7 @@ func (t *transfer) Finish(ctx context.Context, f *protocol.Finish) ([]protocol.L
 		}
 	}
 	if digest != "" && digest != f.Digest {
-		t.err = protocol.Errorf(protocol.CodeDigest, "the content that arrived has digest %s, the source said %q", digest, string(f.Digest))
+		t.err = protocol.Errorf(protocol.CodeDigest, "the content that arrived has digest %s, the source said %s", digest, f.Digest)
 		return nil, t.err
 	}
 	if t.err = t.file.Stage(ctx, digest); t.err != nil {
@@ -322,10 +322,21 @@ func (t *transfer) Commit(ctx context.Context) []protocol.Receipt {
 	return []protocol.Receipt{r}
 }
 
+// worthless reports whether a transfer ended for a reason that its content
+// is not to be trusted for.
+func worthless(cause error) bool {
+	switch protocol.AsError(cause).Code {
+	case protocol.CodeProtocol, protocol.CodeSize, protocol.CodeWindow, protocol.CodeDigest:
+		return true
+	default:
+		return false
+	}
+}
+
 // Abort implements protocol.Transfer. What can go on is suspended.
 func (t *transfer) Abort(cause error) {
 	t.end()
-	forget := errors.Is(cause, protocol.ErrForget)
+	forget := errors.Is(cause, protocol.ErrForget) || worthless(cause)
 	if !forget { // what is queued is good content: let it be stored
 		select {
 		case <-t.idle:
@@ -339,7 +350,7 @@ func (t *transfer) Abort(cause error) {
 		<-t.idle
 	}
 	switch {
-	case forget, protocol.HasCode(t.err, protocol.CodeDigest), t.offset == 0:
+	case forget, t.err != nil && worthless(t.err), t.offset == 0:
 		t.drop(false)
 	case t.err != nil || context.Cause(t.life) != nil:
 		t.drop(true)

@@ -20,18 +20,39 @@ func newOutput(w io.Writer) *output { return &output{w: w, turn: make(chan struc
 
 func (o *output) String() string { return "-" }
 
-func (o *output) Create(context.Context, Request) (File, Have, error) {
+func (o *output) Create(ctx context.Context, _ Request) (File, Have, error) {
 	select {
 	case o.turn <- struct{}{}:
-		return &outputFile{o}, Have{}, nil
+		return &outputFile{output: o, life: ctx}, Have{}, nil
 	default:
 		return nil, Have{}, protocol.Errorf(protocol.CodeBusy, "standard output takes one file at a time")
 	}
 }
 
-type outputFile struct{ *output }
+type outputFile struct {
+	*output
+	life    context.Context
+	buf     []byte     // the writer's own copy: a write that is given up goes on reading it
+	writing chan error // of a write that was given up
+}
 
-func (f *outputFile) Write(p []byte) (int, error) { return f.w.Write(p) }
+// Write writes p, or gives up when the file's life ends: nothing can interrupt
+// a write to a pipe that nobody reads.
+func (f *outputFile) Write(p []byte) (int, error) {
+	f.buf = append(f.buf[:0], p...)
+	done := make(chan error, 1)
+	go func() {
+		_, err := f.w.Write(f.buf)
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return len(p), err
+	case <-f.life.Done():
+		f.writing = done
+		return 0, context.Cause(f.life)
+	}
+}
 
 func (f *outputFile) Stage(context.Context, protocol.Digest) error { return nil }
 
@@ -40,4 +61,14 @@ func (f *outputFile) Publish(context.Context) (Published, error) {
 	return Published{Location: "-"}, nil
 }
 
-func (f *outputFile) Discard(bool) { <-f.turn }
+// Discard lets the next file in once no write of this one is under way.
+func (f *outputFile) Discard(bool) {
+	if f.writing == nil {
+		<-f.turn
+		return
+	}
+	go func() {
+		<-f.writing
+		<-f.turn
+	}()
+}

@@ -23,6 +23,7 @@ type partFile struct {
 	name  string // of the target, beneath the root
 	part  string
 	offer *protocol.Offer
+	made  []string // directories that were made for it, the deepest first
 
 	file    diskFile
 	journal diskFile
@@ -36,21 +37,26 @@ type partFile struct {
 // openPart goes on with the part that is there of the same source, or begins
 // one.
 func (d *Dir) openPart(ctx context.Context, name string, r Request) (f File, have Have, err error) {
-	folder := filepath.Dir(name)
-	if folder != "." {
-		if err := d.disk.MkdirAll(folder); err != nil {
-			return nil, have, err
-		}
+	made, err := d.makeFolder(filepath.Dir(name))
+	if err != nil {
+		return nil, have, err
 	}
 	p := &partFile{
-		dir: d, name: name, part: partPath(name), offer: r.Offer,
+		dir: d, made: made, name: name, part: partPath(name), offer: r.Offer,
 		sum: protocol.NewHasher(protocol.DigestXXH128),
 	}
 	if p.journal, err = d.lockJournal(name); err != nil {
+		for _, dir := range made {
+			_ = d.disk.Remove(dir)
+		}
 		return nil, have, err
 	}
-	have.Note, err = p.resume(ctx, r)
-	if err == nil && p.file == nil {
+	if have.Note, err = p.resume(ctx, r); err != nil {
+		p.noted = p.size // nothing new to note
+		p.shut(true)
+		return nil, have, err
+	}
+	if p.file == nil {
 		err = p.begin()
 	}
 	if err == nil && r.Size > p.size {
@@ -64,6 +70,21 @@ func (d *Dir) openPart(ctx context.Context, name string, r Request) (f File, hav
 	}
 	have.Offset = p.size
 	return p, have, nil
+}
+
+// makeFolder makes a directory and those above it, and returns which it made,
+// the deepest first.
+func (d *Dir) makeFolder(folder string) (made []string, err error) {
+	for dir := folder; dir != "."; dir = filepath.Dir(dir) {
+		if _, err := d.disk.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		made = append(made, dir)
+	}
+	if len(made) == 0 && folder == "." {
+		return nil, nil
+	}
+	return made, d.disk.MkdirAll(folder)
 }
 
 // begin starts from zero.
@@ -82,7 +103,9 @@ func (p *partFile) begin() (err error) {
 		return err
 	}
 	p.sum, p.size, p.noted = protocol.NewHasher(protocol.DigestXXH128), 0, 0
-	p.file, err = p.dir.disk.Create(p.part)
+	if p.file, err = p.dir.disk.Create(p.part); err == nil {
+		p.dir.trust(p.name)
+	}
 	return err
 }
 
@@ -108,7 +131,7 @@ func (p *partFile) remove() error {
 // says why, where the user should know.
 func (p *partFile) resume(ctx context.Context, r Request) (note string, err error) {
 	h, entries, end, ok := readJournal(p.journal)
-	if !ok || h.Name != p.name || h.Part != p.part {
+	if !ok || h.Name != p.name || h.Part != p.part || !p.dir.trusted(p.name) {
 		return "", nil
 	}
 	newest := int64(0)
@@ -122,15 +145,21 @@ func (p *partFile) resume(ctx context.Context, r Request) (note string, err erro
 		return note, nil
 	}
 	info, err := p.dir.disk.Lstat(p.part)
-	if err != nil || !info.Mode().IsRegular() {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
 		return "", nil
+	}
+	if err != nil {
+		return "", err
 	}
 	if p.file, err = p.dir.disk.Open(p.part); err != nil {
 		return "", err
 	}
 	stale := false // p.sum has more than p.size
 	for _, e := range entries {
-		if e.Offset-p.size > maxSegment || ctx.Err() != nil {
+		if ctx.Err() != nil {
+			return "", context.Cause(ctx)
+		}
+		if e.Offset-p.size > maxSegment {
 			break
 		}
 		r.Tell(fmt.Sprintf("checking the %s received before: at %s", humanize.IBytes(uint64(newest)), humanize.IBytes(uint64(p.size))))
@@ -225,8 +254,10 @@ func (p *partFile) Stage(_ context.Context, digest protocol.Digest) error {
 		return err
 	}
 	if p.offer.Preserve {
-		if err := p.file.Chmod(fs.FileMode(p.offer.Mode) & fs.ModePerm); err != nil {
-			return err
+		if mode := fs.FileMode(p.offer.Mode) & fs.ModePerm; mode != 0 { // a pipe has none
+			if err := p.file.Chmod(mode); err != nil {
+				return err
+			}
 		}
 		if err := p.dir.disk.Chtimes(p.part, p.offer.MTime); err != nil {
 			return err
@@ -237,6 +268,7 @@ func (p *partFile) Stage(_ context.Context, digest protocol.Digest) error {
 	}
 	if err := p.file.Sync(); err != nil {
 		p.sum = nil
+		p.dir.distrust(p.name)
 		return fmt.Errorf("sync: %w", err)
 	}
 	if err := Failpoint("synced"); err != nil {
@@ -251,18 +283,18 @@ func (p *partFile) Stage(_ context.Context, digest protocol.Digest) error {
 // done, and lets a push that is repeated after a crash find the file.
 func (p *partFile) Publish(context.Context) (Published, error) {
 	if !p.offer.Force {
-		if _, err := p.dir.disk.Lstat(p.name); !errors.Is(err, fs.ErrNotExist) {
+		switch _, err := p.dir.disk.Lstat(p.name); {
+		case err == nil:
 			return Published{}, errDiffers(p.offer.Name, "it came while this push was under way")
+		case !errors.Is(err, fs.ErrNotExist):
+			return Published{}, err
 		}
 	}
 	info, err := p.file.Stat()
 	if err != nil {
 		return Published{}, err
 	}
-	if err := p.dir.writeManifest(manifest{
-		Name: p.name, Source: sourceKey(p.offer), Digest: p.staged,
-		Size: p.size, MTime: info.ModTime(), When: time.Now(),
-	}); err != nil {
+	if err := p.noteManifest(info.ModTime()); err != nil {
 		return Published{}, err
 	}
 	if err := Failpoint("rename"); err != nil {
@@ -289,6 +321,23 @@ func (p *partFile) Publish(context.Context) (Published, error) {
 	return Published{Location: p.dir.location(p.name)}, nil
 }
 
+// noteManifest writes the manifest, unless the file that is replaced has the
+// same size and time: then a manifest could be taken for one of either, and
+// there must be none when the name changes hands.
+func (p *partFile) noteManifest(mtime time.Time) error {
+	old, err := p.dir.disk.Lstat(p.name)
+	if err == nil && old.Size() == p.size && old.ModTime().Equal(mtime) {
+		if err := p.dir.disk.Remove(manifestPath(p.name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return p.dir.disk.SyncDir(stateDir)
+	}
+	return p.dir.writeManifest(manifest{
+		Name: p.name, Source: sourceKey(p.offer), Digest: p.staged,
+		Size: p.size, MTime: mtime, When: time.Now(),
+	})
+}
+
 func (p *partFile) Discard(keep bool) {
 	p.shut(keep && p.sum != nil && p.size > 0)
 	p.dir.release(p.name)
@@ -305,6 +354,9 @@ func (p *partFile) shut(keep bool) {
 	if !keep {
 		_ = p.remove() // it has its name already when it was published
 		_ = p.dir.disk.Remove(journalPath(p.name))
+		for _, dir := range p.made {
+			_ = p.dir.disk.Remove(dir) // not when there is something in it
+		}
 	}
 	p.journal.Close()
 }

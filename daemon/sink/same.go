@@ -43,8 +43,11 @@ func (s *sameFile) Write(b []byte) (int, error) {
 }
 
 func (s *sameFile) Stage(_ context.Context, digest protocol.Digest) error {
-	if n, err := s.file.Read(make([]byte, 1)); n > 0 || !errors.Is(err, io.EOF) {
+	switch n, err := s.file.Read(make([]byte, 1)); {
+	case n > 0:
 		return errDiffers(s.offer.Name, fmt.Sprintf("it goes on after byte %d", s.size))
+	case !errors.Is(err, io.EOF):
+		return err
 	}
 	s.digest = digest
 	return s.file.Sync()

@@ -54,11 +54,11 @@ func (d *Dir) readManifest(name string, target fs.FileInfo) (m manifest, ok bool
 	return m, m.Name == name && m.Size == target.Size() && m.MTime.Equal(target.ModTime())
 }
 
-// writeManifest notes what is about to be published, or is. It is not synced:
-// without it the next push compares content.
+// writeManifest notes what is about to be published, or is. It is not synced
+// and may end up torn, which its checksum shows: without it the next push
+// compares content.
 func (d *Dir) writeManifest(m manifest) error {
-	path := manifestPath(m.Name)
-	f, err := d.disk.Open(path + "-new")
+	f, err := d.disk.Open(manifestPath(m.Name))
 	if err != nil {
 		return err
 	}
@@ -66,10 +66,7 @@ func (d *Dir) writeManifest(m manifest) error {
 	if err == nil {
 		_, err = f.Write(appendLine(nil, m))
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return d.disk.Rename(path+"-new", path)
+	return errors.Join(err, f.Close())
 }
 
 // lockJournal opens and locks the journal of name, so that no two processes
@@ -88,21 +85,28 @@ func (d *Dir) lockJournal(name string) (diskFile, error) {
 			}
 			return nil, err
 		}
-		if d.isStill(f, path) {
+		still, err := d.isStill(f, path)
+		if err == nil && still {
 			return f, nil
 		}
 		f.Close() // whoever had the lock has removed the file
+		if err != nil {
+			return nil, err
+		}
 	}
 }
 
 // isStill reports whether f is what path names.
-func (d *Dir) isStill(f diskFile, path string) bool {
+func (d *Dir) isStill(f diskFile, path string) (bool, error) {
 	opened, err := f.Stat()
 	if err != nil {
-		return false
+		return false, err
 	}
 	named, err := d.disk.Lstat(path)
-	return err == nil && d.same(opened, named)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && d.same(opened, named), err
 }
 
 // clean removes the parts that nobody came back for within ttl and notes that
@@ -120,8 +124,6 @@ func (d *Dir) clean(ttl time.Duration) error {
 			d.cleanJournal(path, ttl)
 		case strings.HasSuffix(file, manifestExt):
 			d.cleanManifest(path)
-		case strings.HasSuffix(file, manifestExt+"-new"):
-			_ = d.disk.Remove(path)
 		}
 	}
 	return nil
@@ -146,11 +148,14 @@ func (d *Dir) cleanJournal(path string, ttl time.Duration) {
 	}
 	if ok {
 		part, err := d.disk.Lstat(h.Part)
-		if err == nil && time.Since(latest(info.ModTime(), part.ModTime())) < ttl {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil, time.Since(latest(info.ModTime(), part.ModTime())) < ttl:
 			return
-		}
-		if err == nil && part.Mode().IsRegular() {
-			_ = d.disk.Remove(h.Part)
+		case part.Mode().IsRegular():
+			if d.disk.Remove(h.Part) != nil {
+				return // the journal is what finds it the next time
+			}
 		}
 	}
 	_ = d.disk.Remove(path)

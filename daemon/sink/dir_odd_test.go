@@ -1,0 +1,184 @@
+//go:build unix
+
+// The directory: names that lead elsewhere, targets that are no files, disks
+// that are full.
+
+package sink_test
+
+import (
+	"os"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/sbcast/sbcast/daemon/sink"
+	"github.com/sbcast/sbcast/protocol"
+)
+
+// forced returns the same offer without and with force.
+func forced(name string, size int64) []*protocol.Offer {
+	plain, force := offer(name, size), offer(name, size)
+	force.Force = true
+	return []*protocol.Offer{plain, force}
+}
+
+func TestDirNeverFollowsALinkOutside(t *testing.T) {
+	outside := t.TempDir()
+	write(t, filepath.Join(outside, "secret"), "data")
+	write(t, filepath.Join(outside, "sub", "secret"), "data")
+	for _, c := range []struct{ name, link, to string }{
+		{"link/new", "link", outside},
+		{"link/secret", "link", outside},
+		{"link/sub/new", "link", outside},
+		{"link/deep/er/new", "link", outside},
+		{"file", "file", filepath.Join(outside, "secret")},
+		{"dangling", "dangling", filepath.Join(outside, "new")},
+		{"up/new", "up", ".."},
+		{"a/up/new", "a/up", "../.."},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d, path := openDir(t)
+			link := filepath.Join(path, c.link)
+			require.NoError(t, os.MkdirAll(filepath.Dir(link), 0o777))
+			require.NoError(t, os.Symlink(c.to, link))
+			before := entries(t, filepath.Dir(path))
+			for _, o := range forced(c.name, 4) {
+				_, err := put(t, d, o, "data")
+				require.Error(t, err)
+			}
+			assert.Equal(t, []string{"secret", "sub/", "sub/secret"}, entries(t, outside))
+			assertContent(t, filepath.Join(outside, "secret"), "data")
+			assert.Equal(t, before, entries(t, filepath.Dir(path)))
+		})
+	}
+}
+
+func TestDirFollowsALinkInside(t *testing.T) {
+	d, path := openDir(t)
+	require.NoError(t, os.Mkdir(filepath.Join(path, "real"), 0o777))
+	require.NoError(t, os.Symlink("real", filepath.Join(path, "link")))
+	_, err := put(t, d, offer("link/f", 4), "data")
+	require.NoError(t, err)
+	assert.Equal(t, []string{"f"}, entries(t, filepath.Join(path, "real")))
+}
+
+// A link that is put in the place of a directory while a push is under way
+// must not carry the file off.
+func TestDirLinkThatCameMeanwhile(t *testing.T) {
+	outside := t.TempDir()
+	d, path := openDir(t)
+	f, _, err := d.Create(t.Context(), request(offer("sub/f", 4)))
+	require.NoError(t, err)
+	require.NoError(t, fill(t, f, "data"))
+	require.NoError(t, os.Rename(filepath.Join(path, "sub"), filepath.Join(path, "moved")))
+	require.NoError(t, os.Symlink(outside, filepath.Join(path, "sub")))
+	_, err = f.Publish(t.Context())
+	require.Error(t, err)
+	f.Discard(false)
+	assert.Empty(t, entries(t, outside))
+	assert.NoFileExists(t, filepath.Join(path, "moved", "f"))
+}
+
+func TestDirTargetIsNoFile(t *testing.T) {
+	for kind, make := range map[string]func(path string) error{
+		"directory": func(p string) error { return os.Mkdir(p, 0o777) },
+		"fifo":      func(p string) error { return syscall.Mkfifo(p, 0o666) },
+		"link":      func(p string) error { return os.Symlink("elsewhere", p) },
+		"socket": func(p string) error {
+			fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+			if err != nil {
+				return err
+			}
+			defer syscall.Close(fd)
+			return syscall.Bind(fd, &syscall.SockaddrUnix{Name: p})
+		},
+	} {
+		t.Run(kind, func(t *testing.T) {
+			t.Chdir(t.TempDir()) // a socket's path must be short
+			d := openDirAt(t, ".")
+			require.NoError(t, make("target"))
+			before, err := os.Lstat("target")
+			require.NoError(t, err)
+			for _, o := range append(forced("target", 4), forced("target", -1)...) {
+				within(t, "the refusal", func() {
+					_, _, err = d.Create(t.Context(), request(o))
+				})
+				assertCode(t, protocol.CodeExists, err)
+			}
+			after, err := os.Lstat("target")
+			require.NoError(t, err)
+			assert.Equal(t, before.Mode(), after.Mode())
+			assert.Len(t, entries(t, "."), 1)
+		})
+	}
+}
+
+// The target is replaced, not written: who else has the old file keeps it.
+func TestDirForceLeavesOtherLinksAlone(t *testing.T) {
+	d, path := openDir(t)
+	elsewhere := filepath.Join(t.TempDir(), "elsewhere")
+	write(t, elsewhere, "old")
+	if err := os.Link(elsewhere, filepath.Join(path, "f")); err != nil {
+		t.Skip("no hard links here: ", err)
+	}
+	o := forced("f", 3)[1]
+	_, err := put(t, d, o, "new")
+	require.NoError(t, err)
+	assertContent(t, filepath.Join(path, "f"), "new")
+	assertContent(t, elsewhere, "old")
+}
+
+func TestDirFileWhereADirectoryIsNeeded(t *testing.T) {
+	d, path := openDir(t)
+	write(t, filepath.Join(path, "f"), "a file")
+	for _, o := range forced("f/below", 4) {
+		_, _, err := d.Create(t.Context(), request(o))
+		assertCode(t, protocol.CodeIO, err)
+	}
+	assert.Equal(t, []string{"f"}, entries(t, path))
+}
+
+func TestDirFullDiskIsAnAnswerToTheOffer(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("room is claimed on Linux only")
+	}
+	d, path := openDir(t)
+	for range 2 { // the name is free again
+		_, _, err := d.Create(t.Context(), request(offer("f", 1<<60)))
+		assertCode(t, protocol.CodeNoSpace, err)
+		assert.Empty(t, entries(t, path))
+	}
+	_, err := put(t, d, offer("f", 4), "data")
+	require.NoError(t, err)
+}
+
+func TestDirWithoutPermission(t *testing.T) {
+	if os.Getuid() == 0 {
+		t.Skip("root may write everywhere")
+	}
+	d, path := openDir(t)
+	require.NoError(t, os.Chmod(path, 0o555))
+	t.Cleanup(func() { _ = os.Chmod(path, 0o777) })
+	for range 2 {
+		_, _, err := d.Create(t.Context(), request(offer("f", 4)))
+		assertCode(t, protocol.CodeDenied, err)
+	}
+	require.NoError(t, os.Chmod(path, 0o777))
+	_, err := put(t, d, offer("f", 4), "data")
+	require.NoError(t, err)
+}
+
+func TestOpenDirMakesItAndRefusesAFile(t *testing.T) {
+	base := t.TempDir()
+	d := openDirAt(t, filepath.Join(base, "new", "store"))
+	assert.Equal(t, "dir:"+filepath.Join(base, "new", "store"), d.String())
+	assert.Equal(t, []string{"new/", "new/store/"}, entries(t, base))
+
+	write(t, filepath.Join(base, "file"), "")
+	_, err := sink.OpenDir(filepath.Join(base, "file"), sink.DirOptions{})
+	require.ErrorContains(t, err, "sink dir:")
+}

@@ -1,0 +1,118 @@
+//go:build unix
+
+// The front door: scripts that drive the real binary, many processes at once.
+
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// scriptsWait bounds all scripts together: a command that hangs is then killed
+// and shows where. They need a tenth of it, on a machine with nothing else to do.
+const scriptsWait = 3 * time.Minute
+
+// TestMain makes the test binary be sbcast itself when a script runs sbcast.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"sbcast": main})
+}
+
+// TestScripts runs testdata/script. A script is a text that says what sbcast
+// does; besides the commands of testscript it may use:
+//
+//	start NAME sbcast reader|broadcaster|dev ...
+//	                           a daemon in the background; once it listens, $NAME is its address
+//	background NAME [<FILE] CMD...
+//	                           any other command in the background, with FILE as its input
+//	logged NAME REGEXP         wait until the standard error of NAME matches
+//	signal NAME INT|TERM|KILL  send the signal
+//	ends NAME CODE             wait until NAME has ended, demand the exit code; stdout
+//	                           and stderr are then those of NAME
+//	end NAME SIGNAL [CODE]     both
+//	exits CODE [<FILE] CMD...  run a command, demand the exit code
+//	complains REGEXP...        stderr is one line, of sbcast, that matches them all
+//	eventually CMD...          try a command or one of the checks below until it succeeds
+//
+//	random FILE SIZE           bytes that do not compress, the same for the same FILE
+//	text FILE SIZE             lines that do
+//	http NAME                  a server of something else; $NAME is its address
+//
+//	same FILE FILE...          they have the same bytes
+//	sameattr FILE FILE         they have the same mode and modification time
+//	nofiles DIR...             there is no file beneath, hidden ones included
+//	parts DIR...               there is an unfinished file beneath each
+//	result FIELD VALUE...      stdout is JSON lines, the last and only the last has the
+//	                           type "result", and FIELD of it is VALUE (a regexp for all
+//	                           of it); readers.FIELD has a VALUE for each reader
+//	event TYPE FIELD VALUE...  the same for any line of the TYPE
+//
+// Whatever a script leaves running is interrupted at its end and must exit
+// with 130; no process may report a data race or a panic.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                "testdata/script",
+		RequireUniqueNames: true,
+		Deadline:           time.Now().Add(scriptsWait),
+		Setup: func(env *testscript.Env) error {
+			// Without this a process that was built with -race sleeps for a
+			// second at its end, and exits with 66 (no input) after a race.
+			env.Setenv("GORACE", strings.TrimSpace("atexit_sleep_ms=0 exitcode=99 "+os.Getenv("GORACE")))
+			env.Values[processesKey{}] = newProcesses(env)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"start":      always(cmdStart),
+			"background": always(cmdBackground),
+			"logged":     always(cmdLogged),
+			"signal":     always(cmdSignal),
+			"end":        always(cmdEnd),
+			"ends":       always(cmdEnds),
+			"exits":      always(cmdExits),
+			"complains":  always(cmdComplains),
+			"eventually": always(cmdEventually),
+			"random":     always(cmdRandom),
+			"text":       always(cmdText),
+			"http":       always(cmdHTTP),
+			"same":       either(cmdSame),
+			"sameattr":   either(cmdSameAttr),
+			"nofiles":    either(cmdNoFiles),
+			"parts":      either(cmdParts),
+			"result":     either(cmdResult),
+			"event":      either(cmdEvent),
+		},
+	})
+}
+
+// command is a command of scripts.
+type command func(ts *testscript.TestScript, args []string) error
+
+// checks are the commands that eventually knows, besides programs.
+var checks = map[string]command{"same": cmdSame, "sameattr": cmdSameAttr, "nofiles": cmdNoFiles, "parts": cmdParts}
+
+// always makes a command that must succeed.
+func always(c command) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg {
+			ts.Fatalf("unsupported: !")
+		}
+		ts.Check(c(ts, args))
+	}
+}
+
+// either makes a command that a script may also demand to fail.
+func either(c command) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		err := c(ts, args)
+		if neg && err == nil {
+			ts.Fatalf("unexpected success")
+		}
+		if !neg {
+			ts.Check(err)
+		}
+	}
+}

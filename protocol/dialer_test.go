@@ -1,0 +1,170 @@
+package protocol
+
+import (
+	"context"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestAddress(t *testing.T) {
+	tests := []struct{ in, want string }{
+		{"host", "host:7000"},
+		{"host:8000", "host:8000"},
+		{"host:", "host:7000"},
+		{"host.example.org", "host.example.org:7000"},
+		{"127.0.0.1", "127.0.0.1:7000"},
+		{"127.0.0.1:1", "127.0.0.1:1"},
+		{":7001", "localhost:7001"},
+		{":", "localhost:7000"},
+		{"::1", "[::1]:7000"},
+		{"[::1]", "[::1]:7000"},
+		{"[::1]:8000", "[::1]:8000"},
+		{"2001:db8::1", "[2001:db8::1]:7000"},
+		{"::", "[::]:7000"},
+		{"[fe80::1%eth0]:8000", "[fe80::1%eth0]:8000"},
+		{"[fe80::1%eth0]", "[fe80::1%eth0]:7000"},
+		{"fe80::1%eth0", "[fe80::1%eth0]:7000"},
+		{"host:65535", "host:65535"},
+		{"host:http", "host:http"},
+	}
+	for _, tt := range tests {
+		got, err := Address(tt.in, "7000")
+		assert.NoError(t, err, "%q", tt.in)
+		assert.Equal(t, tt.want, got, "%q", tt.in)
+	}
+	for _, in := range []string{"", "host:0", "host:65536", "host:-1", "host:x y", "a:b:c", "http://host:7000", "http://host", "host:7000:7001", "[::1]:x:y"} {
+		got, err := Address(in, "7000")
+		assert.Error(t, err, "%q is taken for %q", in, got)
+	}
+	_, err := Address("host", "")
+	assert.Error(t, err, "no port at all")
+}
+
+// listener accepts sessions and counts them.
+type listener struct {
+	net.Listener
+	count    atomic.Int32
+	sessions chan *Session
+}
+
+func listen(t *testing.T, cfg SessionConfig) *listener {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	l := &listener{Listener: ln, sessions: make(chan *Session, 10)}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for conn, err := ln.Accept(); err == nil; conn, err = ln.Accept() {
+			l.count.Add(1)
+			wg.Go(func() {
+				s, err := AcceptSession(t.Context(), conn, cfg)
+				if !assert.NoError(t, err) {
+					return
+				}
+				l.sessions <- s
+				for err == nil {
+					_, err = s.Accept()
+				}
+				s.Close()
+			})
+		}
+	})
+	t.Cleanup(func() { // after that of the dialer, which has ended the sessions
+		ln.Close()
+		wg.Wait()
+	})
+	return l
+}
+
+func newTestDialer(t *testing.T, l *listener) *Dialer {
+	t.Helper()
+	d := NewDialer(l.Addr().String(), SessionConfig{})
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+func TestDialerKeepsItsSession(t *testing.T) {
+	l := listen(t, SessionConfig{})
+	d := newTestDialer(t, l)
+	assert.Zero(t, l.count.Load(), "NewDialer dials")
+	assert.Equal(t, l.Addr().String(), d.Addr())
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			_, err := d.Open(t.Context())
+			assert.NoError(t, err)
+		})
+	}
+	wg.Wait()
+	assert.EqualValues(t, 1, l.count.Load(), "callers dial on their own")
+}
+
+func TestDialerDialsAgainWhenItsSessionDied(t *testing.T) {
+	l := listen(t, SessionConfig{})
+	d := newTestDialer(t, l)
+	for range 3 {
+		_, err := d.Open(t.Context())
+		require.NoError(t, err)
+		(<-l.sessions).conn.Close() // as when the daemon dies
+		<-d.current().Done()
+	}
+	stream, err := d.Open(t.Context())
+	require.NoError(t, err)
+	_, err = stream.Write([]byte("x"))
+	assert.NoError(t, err)
+	assert.EqualValues(t, 4, l.count.Load())
+}
+
+// A full session is not a dead one: a second connection would not be fair.
+func TestDialerDoesNotDialAroundALimit(t *testing.T) {
+	l := listen(t, SessionConfig{MaxStreams: 1})
+	d := newTestDialer(t, l)
+	_, err := d.Open(t.Context())
+	require.NoError(t, err)
+	_, err = d.Open(t.Context())
+	assert.True(t, HasCode(err, CodeBusy), "%v", err)
+	assert.EqualValues(t, 1, l.count.Load())
+}
+
+func TestDialerSaysWhatAFailureMeans(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	addr := ln.Addr().String()
+	ln.Close()
+	_, err = NewDialer(addr, SessionConfig{}).Open(t.Context())
+	assert.True(t, HasCode(err, CodeUnreachable), "%v", err)
+	assert.Equal(t, "connection refused: is it running there?", err.Error())
+
+	assert.Equal(t, `no such host "nowhere"`, dialError(&net.OpError{Op: "dial", Err: &net.DNSError{Err: "x", Name: "nowhere"}}).Error())
+}
+
+func TestDialerEndsWithItsContext(t *testing.T) {
+	d := NewDialer("127.0.0.1:1", SessionConfig{})
+	d.turn <- struct{}{} // another caller is dialling
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errLost)
+	_, err := d.Open(ctx)
+	assert.Equal(t, errLost, err)
+	<-d.turn
+}
+
+func TestClosedDialerOpensNothing(t *testing.T) {
+	l := listen(t, SessionConfig{})
+	d := newTestDialer(t, l)
+	_, err := d.Open(t.Context())
+	require.NoError(t, err)
+	s := d.current()
+	require.NoError(t, d.Close())
+	require.NoError(t, d.Close())
+	<-s.Done()
+	_, err = d.Open(t.Context())
+	assert.ErrorIs(t, err, net.ErrClosed)
+
+	_, err = NewDialer("127.0.0.1:1", SessionConfig{}).Open(t.Context())
+	assert.NotErrorIs(t, err, net.ErrClosed)
+}
