@@ -84,7 +84,7 @@ func wireExitCode(e *protocol.Error) int {
 		return exitFailed
 	case protocol.CodeDigest, protocol.CodeChecksum, protocol.CodeSize:
 		return exitData
-	case protocol.CodeConflict, protocol.CodeBusy, protocol.CodeShutdown, protocol.CodeSuperseded:
+	case protocol.CodeConflict, protocol.CodeBusy, protocol.CodeShutdown, protocol.CodeInterrupted, protocol.CodeSuperseded:
 		return exitTryAgain
 	case protocol.CodeProtocol, protocol.CodeVersion, protocol.CodeWindow, protocol.CodeUnsupported, protocol.CodeLoop:
 		return exitProtocol

@@ -129,11 +129,12 @@ func TestShutdownEndsTransfers(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		cause  error
+		code   protocol.Code
 		forget bool
 	}{
-		{"in time", nil, false},
-		{"for another reason", errElsewhere, false},
-		{"at its terminal", protocol.ErrInterrupted, true},
+		{"in time", nil, protocol.CodeShutdown, false},
+		{"for another reason", errElsewhere, protocol.CodeShutdown, false},
+		{"at its terminal", protocol.ErrInterrupted, protocol.CodeInterrupted, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newStore(t)
@@ -145,9 +146,9 @@ func TestShutdownEndsTransfers(t *testing.T) {
 			ctx, cancel := context.WithCancelCause(t.Context())
 			cancel(c.cause)
 			require.ErrorIs(t, b.Shutdown(ctx), context.Canceled)
-			assertCode(t, protocol.CodeShutdown, receive(t, p.ended, "the end of the push"))
+			assertCode(t, c.code, receive(t, p.ended, "the end of the push"))
 			err := awaitEnd(t, b).err
-			assertCode(t, protocol.CodeShutdown, err)
+			assertCode(t, c.code, err)
 			assert.Equal(t, c.forget, isForget(err))
 			err = awaitEnd(t, readers[0]).err
 			require.Error(t, err)

@@ -118,7 +118,7 @@ func TestDaemonThatStopsBeforeCommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := ready(t, &fakeSink{})
 		h.cancel(ErrInterrupted)
-		m := h.expectReject(CodeShutdown)
+		m := h.expectReject(CodeInterrupted)
 		assert.Equal(t, ErrInterrupted.Text, m.Text)
 		<-h.done
 		assert.Equal(t, ErrInterrupted, h.err)

@@ -39,6 +39,7 @@ const (
 	CodeDead         Code = "dead"         // the peer stopped answering
 	CodeStalled      Code = "stalled"      // no progress for too long
 	CodeAborted      Code = "aborted"      // the sender took it back
+	CodeInterrupted  Code = "interrupted"  // somebody stopped a daemon at its terminal: the push is forgotten
 	CodeShutdown     Code = "shutdown"     // the daemon is stopping: try again
 	CodePolicy       Code = "policy"       // not published because another leaf failed
 	CodeLoop         Code = "loop"         // more broadcasters in a row than the offer allows
@@ -84,7 +85,7 @@ func (e *Error) Is(target error) bool {
 var ErrForget = errors.New("forget the transfer")
 
 // ErrInterrupted ends the transfers of a daemon that was interrupted.
-var ErrInterrupted = &Error{Code: CodeShutdown, Text: "the daemon was interrupted", cause: ErrForget}
+var ErrInterrupted = &Error{Code: CodeInterrupted, Text: "the daemon was interrupted", cause: ErrForget}
 
 // Errorf makes an Error; %w works as in fmt.Errorf.
 func Errorf(code Code, format string, args ...any) *Error {
@@ -175,7 +176,15 @@ func rejectFrame(err error) []byte {
 
 // asError is the Error that a peer's Reject stands for.
 func (m *Reject) asError() *Error {
-	return &Error{Code: m.Code, Text: m.Text, Leaf: m.Leaf, Leaves: m.Leaves}
+	return &Error{Code: m.Code, Text: m.Text, Leaf: m.Leaf, Leaves: m.Leaves, cause: m.Code.cause()}
+}
+
+// cause is what a code stands for beyond itself.
+func (c Code) cause() error {
+	if c == CodeInterrupted {
+		return ErrForget
+	}
+	return nil
 }
 
 // clip cuts s to what a message may carry, limit bytes.
@@ -232,7 +241,7 @@ func Combine(leaves []Leaf) *Error {
 		failed = dragged
 	}
 	if len(failed) == 1 {
-		return &Error{Code: failed[0].Code, Text: failed[0].Text, Leaf: failed[0].Name, Leaves: leaves}
+		return &Error{Code: failed[0].Code, Text: failed[0].Text, Leaf: failed[0].Name, Leaves: leaves, cause: failed[0].Code.cause()}
 	}
 	// Readers that fail for the same reason are named together.
 	var texts []string
@@ -246,5 +255,5 @@ func Combine(leaves []Leaf) *Error {
 	for i, text := range texts {
 		texts[i] = strings.Join(names[text], ", ") + ": " + text
 	}
-	return &Error{Code: failed[0].Code, Text: strings.Join(texts, "; "), Leaves: leaves}
+	return &Error{Code: failed[0].Code, Text: strings.Join(texts, "; "), Leaves: leaves, cause: failed[0].Code.cause()}
 }
