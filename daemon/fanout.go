@@ -16,11 +16,16 @@ import (
 // DefaultStall is how long a hop may be unreachable or without progress.
 const DefaultStall = 30 * time.Second
 
-// openGrace is how long the other hops have to answer an offer once it is
-// clear what becomes of it: one that is needed has refused, so that the sender
-// learns of all refusals at once; or as many as are needed have accepted, so
-// that none of them waits for one that is dead.
-const openGrace = time.Second
+// How long the other hops have to answer an offer once it is clear what
+// becomes of it.
+const (
+	// refuseGrace: one that is needed has refused. The sender is to learn of
+	// all refusals at once, also of a name in use, which a reader waits for.
+	refuseGrace = 3 * time.Second
+	// lateGrace: as many as are needed have accepted, and none of them is to
+	// wait for one that is dead.
+	lateGrace = time.Second
+)
 
 // DefaultLag is how long one hop may hold the others up before it is parked,
 // where the policy allows.
@@ -110,9 +115,9 @@ func (f *Fanout) Begin(ctx context.Context, offer *protocol.Offer, up protocol.U
 			accepted := l.open(opening, &below, f.opts.Stall)
 			switch {
 			case t.strict && !accepted:
-				cut.Do(func() { time.AfterFunc(openGrace, func() { giveUp(errOthersRefused) }) })
+				cut.Do(func() { time.AfterFunc(refuseGrace, func() { giveUp(errOthersRefused) }) })
 			case !t.strict && accepted && t.enough():
-				cut.Do(func() { time.AfterFunc(openGrace, func() { giveUp(errLate) }) })
+				cut.Do(func() { time.AfterFunc(lateGrace, func() { giveUp(errLate) }) })
 			}
 		})
 	}

@@ -78,6 +78,23 @@ func TestSenderThatVanishesAfterCommit(t *testing.T) {
 	}
 }
 
+func TestPublishUnderWayMayGoOnForAWhileWhenItsDaemonStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sink := &fakeSink{}
+		sink.onCommit = func(ctx context.Context) []Receipt {
+			<-ctx.Done()
+			return []Receipt{{Status: LeafFailed, Code: CodeShutdown, Text: ctx.Err().Error()}}
+		}
+		h := ready(t, sink)
+		h.send(&Commit{})
+		synctest.Wait()
+		begun := time.Now()
+		h.cancel(Errorf(CodeShutdown, "stopping"))
+		assert.Equal(t, LeafFailed, expect[*Receipt](h.rawPeer).Status)
+		assert.Equal(t, commitGrace, time.Since(begun))
+	})
+}
+
 // The Commit may come, and the connection break, before the goroutine that
 // drives the transfer has gone on from Ready: then both are there to choose from.
 func TestCommitCountsMoreThanWhatComesAfterIt(t *testing.T) {

@@ -33,6 +33,7 @@ func TestDigestVectors(t *testing.T) {
 		assert.Equal(t, len(tt.content), n)
 		assert.Equal(t, tt.want, h.Digest(), "%s of %q", tt.alg, tt.content)
 		assert.NoError(t, h.Digest().validate())
+		assert.Equal(t, tt.alg, h.Digest().Algorithm())
 	}
 }
 

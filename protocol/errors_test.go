@@ -127,6 +127,7 @@ func TestCombine(t *testing.T) {
 	ready := Leaf{Name: "r0", State: LeafReady, Text: "not a failure"}
 	full := Leaf{Name: "r1", State: LeafFailed, Code: CodeNoSpace, Text: "disk full"}
 	full2 := Leaf{Name: "r3", State: LeafFailed, Code: CodeNoSpace, Text: "disk full"}
+	dragged := Leaf{Name: "r4", State: LeafFailed, Code: CodePolicy, Text: "because of r1"}
 	gone := Leaf{Name: "r2", State: LeafFailed, Code: CodeUnreachable, Text: "gone"}
 	tests := []struct {
 		leaves []Leaf
@@ -136,6 +137,8 @@ func TestCombine(t *testing.T) {
 		{[]Leaf{ready, full}, CodeNoSpace, "r1: disk full"},
 		{[]Leaf{full, gone}, CodeNoSpace, "r1: disk full; r2: gone"},
 		{[]Leaf{gone, ready, full, full2}, CodeUnreachable, "r2: gone; r1, r3: disk full"},
+		{[]Leaf{dragged, full}, CodeNoSpace, "r1: disk full"},
+		{[]Leaf{dragged, ready}, CodePolicy, "r4: because of r1"},
 		{[]Leaf{{Name: "", State: LeafFailed, Code: CodeIO, Text: "bad disk"}}, CodeIO, "bad disk"},
 	}
 	for _, tt := range tests {
@@ -145,6 +148,24 @@ func TestCombine(t *testing.T) {
 		assert.Equal(t, tt.leaves, err.Leaves)
 	}
 	assert.Equal(t, "r1", Combine([]Leaf{full}).Leaf, "a single failure does not name its leaf")
+}
+
+// Who is told over the wire that a daemon was interrupted has to forget the
+// transfer as well as one who saw it.
+func TestInterruptTravels(t *testing.T) {
+	assert.ErrorIs(t, parseReject(t, ErrInterrupted), ErrForget)
+	leaf := Leaf{Name: "r1", State: LeafFailed, Code: CodeInterrupted, Text: "the daemon was interrupted"}
+	assert.ErrorIs(t, Combine([]Leaf{leaf}), ErrForget)
+	assert.ErrorIs(t, Combine([]Leaf{leaf, leaf}), ErrForget)
+	assert.NotErrorIs(t, parseReject(t, Errorf(CodeShutdown, "stopping")), ErrForget)
+}
+
+func TestOnNamesTheLeaf(t *testing.T) {
+	e := Errorf(CodeIO, "bad disk: %w", syscall.EIO)
+	on := e.On("r1")
+	assert.Equal(t, "r1: bad disk: input/output error", on.Error())
+	assert.ErrorIs(t, on, syscall.EIO)
+	assert.Empty(t, e.Leaf, "the original was changed")
 }
 
 // parseReject is what a peer gets of err.

@@ -38,6 +38,15 @@ func TestStalledTransferEnds(t *testing.T) {
 	})
 }
 
+func TestSizeText(t *testing.T) {
+	for n, want := range map[int64]string{
+		0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536: "1.5 KiB", 1 << 20: "1.0 MiB", 5 << 30: "5.0 GiB", 1 << 50: "1.0 PiB",
+		1 << 62: "4096.0 PiB",
+	} {
+		assert.Equal(t, want, sizeText(n))
+	}
+}
+
 func TestTransferWithNothingToAckDoesNotStall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := offered(t, SenderConfig{Stall: 20 * time.Second})

@@ -1,9 +1,11 @@
 package protocol
 
 import (
+	"bytes"
 	"io"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -115,6 +117,58 @@ func (h *half) drop() {
 	defer h.mu.Unlock()
 	h.dropped, h.buf = true, nil
 	h.changed.Broadcast()
+}
+
+func TestPipe(t *testing.T) {
+	a, b := Pipe()
+	content := random(2*pipeBuffer+1, 14) // more than fits
+	var wrote error
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_, wrote = a.Write(content)
+		a.CloseWrite()
+	})
+	got, err := io.ReadAll(b)
+	wg.Wait()
+	require.NoError(t, err)
+	require.NoError(t, wrote)
+	assert.True(t, bytes.Equal(content, got))
+
+	_, err = a.Write([]byte("x"))
+	assert.Equal(t, io.ErrClosedPipe, err, "after CloseWrite")
+	_, err = b.Write([]byte("back"))
+	require.NoError(t, err, "half closed")
+	b.Close()
+	got, err = io.ReadAll(a)
+	require.NoError(t, err)
+	assert.Equal(t, "back", string(got), "what was written before Close is lost")
+	_, err = b.Read(make([]byte, 1))
+	assert.Equal(t, io.ErrClosedPipe, err)
+}
+
+func TestPipeLetsGoOfAWriterThatWaits(t *testing.T) {
+	for name, end := range map[string]struct {
+		do   func(a, b Stream)
+		want error
+	}{
+		"own close":  {func(a, _ Stream) { a.Close() }, io.ErrClosedPipe},
+		"peer close": {func(_, b Stream) { b.Close() }, nil}, // as with smux, it does not notice
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a, b := Pipe()
+				wrote := make(chan error, 1)
+				go func() {
+					_, err := a.Write(make([]byte, 2*pipeBuffer))
+					wrote <- err
+				}()
+				synctest.Wait()
+				require.Empty(t, wrote, "nothing holds the writer back")
+				end.do(a, b)
+				assert.Equal(t, end.want, <-wrote)
+			})
+		})
+	}
 }
 
 // The tests of transfers stand on these.

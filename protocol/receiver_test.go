@@ -3,7 +3,6 @@ package protocol
 import (
 	"context"
 	"errors"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -146,6 +145,25 @@ func TestFinishWithoutThePromisedDigest(t *testing.T) {
 	})
 }
 
+// A sender whose file is everywhere already has not read it.
+func TestFinishOfWhatAllLeavesHaveNeedsNoDigest(t *testing.T) {
+	for _, tt := range []struct {
+		other LeafState
+		good  bool
+	}{{LeafUnchanged, true}, {LeafFailed, true}, {LeafReceiving, false}, {LeafReady, false}} {
+		synctest.Test(t, func(t *testing.T) {
+			leaves := []Leaf{{Name: "a", State: LeafUnchanged}, {Name: "b", State: tt.other}}
+			h := accepted(t, &fakeSink{answer: Accept{Offset: 5, Leaves: leaves}}, &Offer{Name: "f", Size: 5, Digest: DigestXXH128})
+			h.send(&Finish{Size: 5})
+			if tt.good {
+				expect[*Ready](h.rawPeer)
+			} else {
+				h.expectReject(CodeDigest)
+			}
+		})
+	}
+}
+
 func TestCommitBeforeReady(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := accepted(t, &fakeSink{
@@ -187,55 +205,6 @@ func TestNothingIsWrittenAfterAbort(t *testing.T) {
 		synctest.Wait()
 		assert.Equal(t, []int64{0}, sink.writes(), "Transfer.Write was called after Abort")
 		expect[*Reject](h.rawPeer)
-	})
-}
-
-func TestAcceptIsFittedToTheSession(t *testing.T) {
-	tests := []struct{ answer, want Accept }{
-		{Accept{}, Accept{Window: testWindow, MaxChunk: testWindow / 4}},
-		{Accept{Window: 1 << 30, MaxChunk: MaxChunk}, Accept{Window: testWindow, MaxChunk: testWindow / 4}},
-		{Accept{Window: 128 << 10}, Accept{Window: 128 << 10, MaxChunk: 32 << 10}},
-		{Accept{Window: 128 << 10, MaxChunk: 1000, Offset: 7}, Accept{Window: 128 << 10, MaxChunk: 1000, Offset: 7}},
-	}
-	for _, tt := range tests {
-		synctest.Test(t, func(t *testing.T) {
-			h := receive(t, &fakeSink{answer: tt.answer}, offer(-1), 1<<20)
-			got := expect[*Accept](h.rawPeer)
-			tt.want.Leaves = []Leaf{{State: LeafReceiving}}
-			assert.Equal(t, &tt.want, got)
-		})
-	}
-}
-
-// What a sink says wrong is told to the sender, and the transfer is aborted.
-func TestSinkThatAcceptsNonsense(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := receive(t, &fakeSink{answer: Accept{Leaves: []Leaf{{Name: strings.Repeat("n", maxLeafName+1), State: LeafReceiving}}}}, offer(-1), 1<<20)
-		expect[*Reject](h.rawPeer)
-		<-h.done
-		assert.Equal(t, []string{"begin f", "abort"}, h.sink.calls())
-	})
-}
-
-func TestLongTextsOfASinkAreClipped(t *testing.T) {
-	long := strings.Repeat("a line of a command's output <stderr>\n", 4000)
-	synctest.Test(t, func(t *testing.T) {
-		h := accepted(t, &fakeSink{
-			onFinish: func(context.Context) ([]Leaf, error) {
-				return []Leaf{{State: LeafFailed, Code: CodeCommand, Text: long}}, nil
-			},
-			onCommit: func(context.Context) []Receipt {
-				return []Receipt{{Status: LeafFailed, Code: CodeCommand, Text: long, Location: long}}
-			},
-		}, offer(0))
-		h.send(&Finish{})
-		leaf := expect[*Ready](h.rawPeer).Leaves[0]
-		assert.Equal(t, CodeCommand, leaf.Code)
-		assert.LessOrEqual(t, len(leaf.Text), maxTextLen)
-		h.send(&Commit{})
-		r := expect[*Receipt](h.rawPeer)
-		assert.LessOrEqual(t, len(r.Text), maxTextLen)
-		assert.LessOrEqual(t, len(r.Location), maxTextLen)
 	})
 }
 

@@ -116,6 +116,8 @@ func TestSenderRefusesWhatBreaksTheRules(t *testing.T) {
 				require.Len(t, h.told(), 1)
 				assert.True(t, HasCode(h.told()[0], tt.want), "%v", h.told()[0])
 				assert.ErrorContains(t, h.told()[0], tt.text)
+				<-h.Done()
+				assert.Equal(t, h.told()[0], h.Err())
 				assert.Equal(t, h.told()[0], h.Send(t.Context(), rawChunk(5, []byte("x"))))
 				_, err := h.Finish(t.Context(), &Finish{})
 				assert.Equal(t, h.told()[0], err)

@@ -5,12 +5,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 )
 
 func TestSessionSaysHelloBothWays(t *testing.T) {
@@ -179,6 +181,45 @@ func TestCloseIsIdempotentAndEndsEverything(t *testing.T) {
 	assert.NoError(t, stream.CloseWrite(), "after the session")
 	assert.NoError(t, stream.Close(), "after the session")
 	assert.NoError(t, silent.Close())
+}
+
+// A peer that reads nothing holds up even what opens a stream.
+func TestOpenWaitsNoLongerThanItsContext(t *testing.T) {
+	before := goleak.IgnoreCurrent()
+	conn, peer := net.Pipe()
+	go func() {
+		_, _ = NewFrameReader(peer).Next()
+		_ = writeMessage(peer, &Hello{Versions: []int{Version}})
+	}()
+	s, err := DialSession(t.Context(), conn, SessionConfig{})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errLost)
+	_, err = s.Open(ctx)
+	assert.Equal(t, errLost, err)
+	assert.Zero(t, s.Streams(), "a stream that nobody has is counted")
+	require.NoError(t, s.Close())
+	peer.Close()
+	goleak.VerifyNone(t, before)
+}
+
+// What has no writev, as TLS.
+func TestSessionOverAnyConnection(t *testing.T) {
+	a, b := net.Pipe()
+	accepted := make(chan *Session, 1)
+	go func() {
+		s, err := AcceptSession(t.Context(), b, SessionConfig{})
+		assert.NoError(t, err)
+		accepted <- s
+	}()
+	client, err := DialSession(t.Context(), a, SessionConfig{})
+	require.NoError(t, err)
+	defer client.Close()
+	echo(t, <-accepted)
+	content := random(1<<20, 15)
+	got, err := ask(client, content)
+	require.NoError(t, err)
+	assert.True(t, bytes.Equal(content, got))
 }
 
 func TestClosedStreamCannotBeUsed(t *testing.T) {
