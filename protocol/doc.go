@@ -46,6 +46,7 @@
 //	14 Status    JSON <-, one for each daemon in the tree
 //	15 Ping      empty, both ways
 //	16 Pong      empty, both ways
+//	17 Leaves    JSON <-: the first leaves of the Accept, Ready or Reject behind it
 //
 // JSON payloads are objects of at most [MaxControl] bytes; unknown fields are
 // ignored, so messages can grow. A frame of an unknown kind is skipped when

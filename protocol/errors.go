@@ -162,9 +162,9 @@ func (c Code) Retryable() bool {
 // rejectFrame is err as it goes on the wire, within the limits of a Reject.
 func rejectFrame(err error) []byte {
 	e := AsError(err)
-	m := &Reject{Code: clipCode(e.Code), Text: clip(e.Text, maxTextLen), Leaf: clip(e.Leaf, maxLeafName), Leaves: clipLeaves(e.Leaves)}
-	frame, err := AppendMessage(nil, m)
-	if err != nil { // too many leaves for one frame
+	m := &Reject{Code: clipCode(e.Code), Text: clip(e.Text, maxTextLen), Leaf: clip(e.Leaf, maxLeafName)}
+	frame, err := appendPaged(e.Leaves, func(rest []Leaf) Message { m.Leaves = rest; return m })
+	if err != nil { // a leaf's name that no message may carry
 		m.Leaves = nil
 		frame, err = AppendMessage(nil, m)
 	}
@@ -200,20 +200,6 @@ func clipCode(c Code) Code {
 		return CodeInternal
 	}
 	return Code(clip(string(c), maxCodeLen))
-}
-
-// clipLeaves returns leaves with the texts cut to what a message may carry.
-// Names are left as they are: one that is cut would be another's.
-func clipLeaves(leaves []Leaf) []Leaf {
-	clipped := make([]Leaf, len(leaves))
-	for i, l := range leaves {
-		l.Text = clip(l.Text, maxTextLen)
-		if l.Code != "" {
-			l.Code = clipCode(l.Code)
-		}
-		clipped[i] = l
-	}
-	return clipped
 }
 
 // clip cuts the texts of a receipt to what a message may carry.

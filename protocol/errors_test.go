@@ -171,10 +171,10 @@ func TestOnNamesTheLeaf(t *testing.T) {
 // parseReject is what a peer gets of err.
 func parseReject(t *testing.T, err error) *Error {
 	t.Helper()
-	f := readFrame(t, rejectFrame(err))
-	m, perr := ParseMessage(f.Kind, f.Payload)
-	require.NoError(t, perr)
-	return m.(*Reject).asError()
+	near, far := memPipe(1 << 20)
+	_, werr := far.Write(rejectFrame(err))
+	require.NoError(t, werr)
+	return expect[*Reject](newRawPeer(t, near)).asError()
 }
 
 func TestRejectCarriesTheError(t *testing.T) {

@@ -31,13 +31,14 @@ const (
 	KindStatus   Kind = 14
 	KindPing     Kind = 15
 	KindPong     Kind = 16
+	KindLeaves   Kind = 17
 )
 
 var kindNames = [...]string{
 	KindHello: "hello", KindOffer: "offer", KindAccept: "accept", KindReject: "reject",
 	KindChunk: "chunk", KindAck: "ack", KindProgress: "progress", KindFinish: "finish",
 	KindReady: "ready", KindCommit: "commit", KindAbort: "abort", KindReceipt: "receipt",
-	KindQuery: "query", KindStatus: "status", KindPing: "ping", KindPong: "pong",
+	KindQuery: "query", KindStatus: "status", KindPing: "ping", KindPong: "pong", KindLeaves: "leaves",
 }
 
 func (k Kind) String() string {

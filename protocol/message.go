@@ -97,6 +97,12 @@ type Progress struct {
 	Leaves []Leaf `json:"leaves"`
 }
 
+// Leaves is the beginning of a list of leaves that is too long for one frame:
+// the Accept, Ready or Reject that follows has the rest.
+type Leaves struct {
+	Leaves []Leaf `json:"leaves"`
+}
+
 // Finish ends the content. Without it nothing is a file.
 type Finish struct {
 	Size   int64  `json:"size"`
@@ -168,6 +174,7 @@ func (*Abort) Kind() Kind    { return KindAbort }
 func (*Receipt) Kind() Kind  { return KindReceipt }
 func (*Query) Kind() Kind    { return KindQuery }
 func (*Status) Kind() Kind   { return KindStatus }
+func (*Leaves) Kind() Kind   { return KindLeaves }
 
 // AppendMessage appends m as a whole frame to b. It fails when m is not valid
 // or does not fit into MaxControl bytes.
@@ -218,6 +225,8 @@ func ParseMessage(kind Kind, payload []byte) (Message, error) {
 		m = &Query{}
 	case KindStatus:
 		m = &Status{}
+	case KindLeaves:
+		m = &Leaves{}
 	case KindChunk, KindAck, KindPing, KindPong:
 		return nil, Errorf(CodeInternal, "%s is not a JSON message", kind)
 	default:

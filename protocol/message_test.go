@@ -32,6 +32,7 @@ func sampleMessages() []Message {
 		&Accept{Offset: 99, Window: 8 << 20, MaxChunk: 2 << 20, Leaves: leaves},
 		&Reject{Code: CodeExists, Text: "exists and is different", Leaf: "reader-1", Leaves: leaves},
 		&Progress{Leaves: leaves},
+		&Leaves{Leaves: leaves},
 		&Finish{Size: 5, Digest: sha256Hello},
 		&Ready{Leaves: leaves},
 		&Commit{},

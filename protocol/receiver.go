@@ -161,7 +161,7 @@ func (r *Receiver) drive(ctx, whole context.Context) ([]Receipt, error) {
 	if err != nil {
 		return nil, err
 	}
-	frame, err = AppendMessage(nil, &Ready{Leaves: clipLeaves(leaves)})
+	frame, err = appendPaged(leaves, func(rest []Leaf) Message { return &Ready{Leaves: rest} })
 	if err != nil {
 		return nil, err
 	}
@@ -204,7 +204,11 @@ func (r *Receiver) open(t Transfer, a *Accept) ([]byte, error) {
 	r.transfer, r.accept = t, *a
 	r.received, r.acked, r.told, r.toldAt = a.Offset, a.Offset, a.Offset, time.Now()
 	r.phase = PhaseReceiving
-	return AppendMessage(nil, a)
+	return appendPaged(a.Leaves, func(rest []Leaf) Message {
+		last := *a
+		last.Leaves = rest
+		return &last
+	})
 }
 
 // end makes sure that nothing that still comes is handed to the transfer.

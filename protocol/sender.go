@@ -45,15 +45,17 @@ type Sender struct {
 	ended    chan struct{} // closed by fail
 
 	// Owned by the read loop.
-	got     map[string]Receipt
+	pages   pages
 	acceptd bool
 
-	mu    sync.Mutex
-	win   *window // after Accept
-	start int64   // offset in Accept
-	err   error
-	stall *time.Timer
-	names []Leaf // from Accept
+	mu      sync.Mutex
+	win     *window // after Accept
+	start   int64   // offset in Accept
+	err     error
+	stall   *time.Timer
+	names   []Leaf              // from Accept
+	got     map[string]*Receipt // by leaf; nil until it has come
+	missing int                 // of got
 }
 
 // NewSender returns a Sender on a fresh stream, which it owns from then on.
@@ -62,7 +64,6 @@ func NewSender(stream Stream, cfg SenderConfig) *Sender {
 		stream: stream, cfg: cfg,
 		accepted: make(chan *Accept, 1), ready: make(chan *Ready, 1),
 		receipts: make(chan struct{}), ended: make(chan struct{}),
-		got: map[string]Receipt{},
 	}
 	s.out = newOutbound(stream, stream.CloseWrite, func(c *Chunk) { s.win.written(c.End()) }, s.lost)
 	s.pulse = newPulse(s.out.sendPing, s.fail)
@@ -145,8 +146,8 @@ func (s *Sender) Commit(ctx context.Context) ([]Receipt, error) {
 	defer s.mu.Unlock()
 	var receipts []Receipt
 	for _, l := range s.names {
-		if r, ok := s.got[l.Name]; ok {
-			receipts = append(receipts, r)
+		if r := s.got[l.Name]; r != nil {
+			receipts = append(receipts, *r)
 		}
 	}
 	return receipts, err
@@ -287,7 +288,7 @@ func (s *Sender) handle(f Frame) error {
 	case KindChunk:
 		f.Chunk.Release()
 		return Errorf(CodeProtocol, "chunk from a receiver")
-	case KindAccept, KindReject, KindProgress, KindReady, KindReceipt:
+	case KindAccept, KindReject, KindProgress, KindReady, KindReceipt, KindLeaves:
 		m, err := ParseMessage(f.Kind, f.Payload)
 		if err != nil {
 			return err
@@ -300,9 +301,13 @@ func (s *Sender) handle(f Frame) error {
 
 func (s *Sender) message(m Message) error {
 	switch m := m.(type) {
+	case *Leaves:
+		return s.pages.add(m)
 	case *Accept:
+		m.Leaves = s.pages.complete(m.Leaves)
 		return s.accept(m)
 	case *Reject:
+		m.Leaves = s.pages.complete(m.Leaves)
 		return m.asError()
 	case *Progress:
 		if s.cfg.OnProgress != nil {
@@ -310,6 +315,7 @@ func (s *Sender) message(m Message) error {
 		}
 		return nil
 	case *Ready:
+		m.Leaves = s.pages.complete(m.Leaves)
 		select {
 		case s.ready <- m:
 			return nil
@@ -327,8 +333,15 @@ func (s *Sender) accept(a *Accept) error {
 		return Errorf(CodeProtocol, "accept twice")
 	}
 	s.acceptd = true
+	got := make(map[string]*Receipt, len(a.Leaves))
+	for _, l := range a.Leaves {
+		if _, twice := got[l.Name]; twice {
+			return Errorf(CodeProtocol, "two leaves are called %q", l.Name)
+		}
+		got[l.Name] = nil
+	}
 	s.mu.Lock()
-	s.start, s.names = a.Offset, a.Leaves
+	s.start, s.names, s.got, s.missing = a.Offset, a.Leaves, got, len(got)
 	s.win = newWindow(a.Window, a.Offset)
 	if s.cfg.Stall > 0 {
 		s.stall = time.AfterFunc(s.cfg.Stall/4, s.checkStall)
@@ -382,15 +395,11 @@ func sizeText(n int64) string {
 func (s *Sender) receipt(r *Receipt) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	known := false
-	for _, l := range s.names {
-		known = known || l.Name == r.Leaf
-	}
-	if _, twice := s.got[r.Leaf]; !known || twice {
+	if before, known := s.got[r.Leaf]; !known || before != nil {
 		return Errorf(CodeProtocol, "unexpected receipt of leaf %q", r.Leaf)
 	}
-	s.got[r.Leaf] = *r
-	if len(s.got) == len(s.names) {
+	s.got[r.Leaf] = r
+	if s.missing--; s.missing == 0 {
 		close(s.receipts)
 	}
 	return nil

@@ -175,16 +175,31 @@ func (p *rawPeer) next() (Frame, error) {
 	}
 }
 
-// expect reads a message of M's kind.
+// expect reads a message of M's kind, with the whole of its leaves.
 func expect[M Message](p *rawPeer) M {
 	p.t.Helper()
-	f, err := p.next()
-	require.NoError(p.t, err)
-	var want M
-	require.Equal(p.t, want.Kind(), f.Kind, "%s", f.Payload)
-	m, err := ParseMessage(f.Kind, f.Payload)
-	require.NoError(p.t, err)
-	return m.(M)
+	var first pages
+	for {
+		f, err := p.next()
+		require.NoError(p.t, err)
+		m, err := ParseMessage(f.Kind, f.Payload)
+		if l, ok := m.(*Leaves); ok {
+			require.NoError(p.t, first.add(l))
+			continue
+		}
+		var want M
+		require.Equal(p.t, want.Kind(), f.Kind, "%s", f.Payload)
+		require.NoError(p.t, err)
+		switch m := m.(type) {
+		case *Accept:
+			m.Leaves = first.complete(m.Leaves)
+		case *Ready:
+			m.Leaves = first.complete(m.Leaves)
+		case *Reject:
+			m.Leaves = first.complete(m.Leaves)
+		}
+		return m.(M)
+	}
 }
 
 // expectAck reads an ack.

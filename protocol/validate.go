@@ -92,6 +92,8 @@ func (m *Reject) validate() error {
 
 func (m *Progress) validate() error { return checkLeaves(m.Leaves) }
 
+func (m *Leaves) validate() error { return checkLeaves(m.Leaves) }
+
 func (m *Finish) validate() error {
 	if m.Size < 0 || m.Size > maxOffset {
 		return Errorf(CodeSize, "size %d, want 0 to %d", m.Size, int64(maxOffset))
