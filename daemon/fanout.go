@@ -100,7 +100,10 @@ func (f *Fanout) Begin(ctx context.Context, offer *protocol.Offer, up protocol.U
 	below := *offer
 	below.Hops--
 
-	t := &spread{up: up, policy: offer.Policy, strict: offer.Policy.IsAll(), lag: f.opts.Lag, legs: make([]*leg, len(f.hops))}
+	t := &spread{
+		up: up, offer: below, policy: offer.Policy, strict: offer.Policy.IsAll(),
+		lag: f.opts.Lag, stall: f.opts.Stall, legs: make([]*leg, len(f.hops)),
+	}
 	t.ctx, t.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	opening, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
@@ -112,7 +115,7 @@ func (f *Fanout) Begin(ctx context.Context, offer *protocol.Offer, up protocol.U
 	}
 	for _, l := range t.legs {
 		opened.Go(func() {
-			accepted := l.open(opening, &below, f.opts.Stall)
+			accepted := l.open(opening)
 			switch {
 			case t.strict && !accepted:
 				cut.Do(func() { time.AfterFunc(refuseGrace, func() { giveUp(errOthersRefused) }) })
@@ -147,8 +150,10 @@ var errLate = &protocol.Error{Code: protocol.CodeUnreachable, Text: "no answer w
 type spread struct {
 	up       protocol.Upstream
 	policy   protocol.Policy
-	strict   bool // one failed hop fails the transfer
+	strict   bool           // one failed hop fails the transfer
+	offer    protocol.Offer // to the hops
 	lag      time.Duration
+	stall    time.Duration
 	legs     []*leg
 	ctx      context.Context // ends with the transfer
 	cancel   context.CancelCauseFunc
@@ -157,8 +162,14 @@ type spread struct {
 	mu       sync.Mutex
 	settled  bool  // Accept is decided: a failure from now on is reported at once
 	window   int64 // granted
+	maxChunk int   // granted
 	received int64
-	acked    int64 // by every live leg
+	acked    int64 // by every leg that paces the transfer
+	behind   int   // how many of those are no further than acked
+	kept     retained
+	finished *protocol.Finish // nil while there may be more content
+
+	direct []*protocol.Sender // of Write, reused
 }
 
 // enough reports whether the leaves that have accepted meet the policy.
@@ -179,7 +190,7 @@ func (t *spread) accept() (*protocol.Accept, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.settled = true
-	a := &protocol.Accept{Offset: -1}
+	a := &protocol.Accept{Offset: -1, Window: t.up.Window(), MaxChunk: protocol.MaxChunk}
 	failed, live := false, false
 	for _, l := range t.legs {
 		a.Leaves = append(a.Leaves, l.leaves...)
@@ -190,19 +201,16 @@ func (t *spread) accept() (*protocol.Accept, error) {
 		if !live || l.accept.Offset < a.Offset {
 			a.Offset = l.accept.Offset
 		}
-		if !live || l.accept.Window < a.Window {
-			a.Window = l.accept.Window
-		}
-		if !live || l.accept.MaxChunk < a.MaxChunk {
-			a.MaxChunk = l.accept.MaxChunk
-		}
+		a.Window = min(a.Window, l.accept.Window)
+		a.MaxChunk = min(a.MaxChunk, l.accept.MaxChunk)
 		live = true
 	}
 	if !live || failed && t.strict {
 		return nil, protocol.Combine(a.Leaves)
 	}
 	a.MaxChunk = int(min(int64(a.MaxChunk), a.Window/4))
-	t.acked, t.received, t.window = a.Offset, a.Offset, a.Window
+	t.acked, t.received, t.window, t.maxChunk = a.Offset, a.Offset, a.Window, a.MaxChunk
+	t.paceLocked()
 	return a, nil
 }
 
@@ -220,20 +228,37 @@ func (t *spread) leavesLocked() []protocol.Leaf {
 func (t *spread) Write(c *protocol.Chunk) error {
 	t.mu.Lock()
 	t.received = c.End()
-	t.mu.Unlock()
+	t.kept.keep(c.Retain())
+	t.direct = t.direct[:0]
 	for _, l := range t.legs {
-		if l.live() {
-			if err := l.sender.Send(t.ctx, c.Retain()); err != nil {
-				l.ended(err)
-			}
+		switch {
+		case l.directLocked():
+			t.direct = append(t.direct, l.sender)
+		case l.wake != nil:
+			l.signalLocked()
 		}
+	}
+	if t.behind == 0 { // all had this before
+		t.paceLocked()
+	}
+	t.mu.Unlock()
+	for _, s := range t.direct {
+		_ = s.Send(t.ctx, c.Retain()) // what ends a sender is told to its leg
 	}
 	return nil
 }
 
 // Finish implements protocol.Transfer.
 func (t *spread) Finish(ctx context.Context, f *protocol.Finish) ([]protocol.Leaf, error) {
-	t.eachLive(func(l *leg) { l.finish(ctx, f) })
+	t.mu.Lock()
+	t.finished = f
+	for _, l := range t.legs {
+		if l.wake != nil {
+			l.signalLocked()
+		}
+	}
+	t.mu.Unlock()
+	t.eachAlive(func(l *leg) { l.finish(ctx, f) })
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -255,7 +280,7 @@ func (t *spread) Finish(ctx context.Context, f *protocol.Finish) ([]protocol.Lea
 
 // Commit implements protocol.Transfer.
 func (t *spread) Commit(ctx context.Context) []protocol.Receipt {
-	t.eachLive(func(l *leg) { l.commit(ctx) })
+	t.eachAlive(func(l *leg) { l.commit(ctx, t.finished) })
 	var all []protocol.Receipt
 	t.mu.Lock()
 	for _, l := range t.legs {
@@ -271,53 +296,97 @@ func (t *spread) Commit(ctx context.Context) []protocol.Receipt {
 // what they have.
 func (t *spread) Abort(cause error) {
 	if errors.Is(cause, protocol.ErrForget) {
-		t.eachLive(func(l *leg) { l.sender.Abort(cause.Error()) })
+		t.eachAlive(func(l *leg) {
+			t.mu.Lock()
+			sender := l.sender
+			t.mu.Unlock()
+			if sender != nil { // a hop that is away keeps what it has until its time is up
+				sender.Abort(cause.Error())
+			}
+		})
 	}
 	t.retire()
 }
 
 // retire closes all senders; what they report from now on is not news.
 func (t *spread) retire() {
+	t.mu.Lock()
+	for _, l := range t.legs {
+		l.retired = true
+	}
+	t.mu.Unlock()
 	t.cancel(context.Canceled)
 	t.watching.Wait()
 	for _, l := range t.legs {
 		t.mu.Lock()
-		l.retired = true
-		s := l.sender
+		sender := l.sender
 		t.mu.Unlock()
-		if s != nil {
-			l.hop.retire(s)
+		if sender != nil {
+			l.hop.retire(sender)
 		}
 	}
+	t.mu.Lock()
+	t.kept.drop(t.received)
+	t.mu.Unlock()
 }
 
-// eachLive runs f on all live legs at once and waits.
-func (t *spread) eachLive(f func(l *leg)) {
-	var wg sync.WaitGroup
+// eachAlive runs f at once on all legs that are part of the transfer, and waits.
+func (t *spread) eachAlive(f func(l *leg)) {
+	t.mu.Lock()
+	var alive []*leg
 	for _, l := range t.legs {
-		if l.live() {
-			wg.Go(func() { f(l) })
+		if l.aliveLocked() {
+			alive = append(alive, l)
 		}
+	}
+	t.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, l := range alive {
+		wg.Go(func() { f(l) })
 	}
 	wg.Wait()
 }
 
-// ackLocked tells upstream what every live leg has, when that has moved.
-// Before is what the leg that moved had: unless that leg was the last one,
-// nothing can have changed, which keeps a thousand hops linear.
-func (t *spread) ackLocked(before int64) {
-	if !t.settled || before > t.acked {
+// movedLocked notes that leg l has taken more than before. Only the last one
+// to get beyond what is acknowledged changes that, so that a thousand hops
+// cost a thousand steps a round and not a million.
+func (t *spread) movedLocked(l *leg, before int64) {
+	if !t.settled || before > t.acked || l.acked <= t.acked || !l.pacesLocked() {
 		return
 	}
-	lowest := int64(-1)
+	if t.behind--; t.behind <= 0 {
+		t.paceLocked()
+	}
+}
+
+// paceLocked finds out what every leg that paces the transfer has taken, tells
+// upstream when that has moved, and lets go of what nobody needs any more.
+func (t *spread) paceLocked() {
+	if !t.settled {
+		return
+	}
+	lowest, paced := t.received, false // a leg that had it all from the start is ahead of what came
 	for _, l := range t.legs {
-		if l.err == nil && (lowest < 0 || l.acked < lowest) {
-			lowest = l.acked
+		if l.pacesLocked() {
+			lowest, paced = min(lowest, l.acked), true
 		}
 	}
-	lowest = min(lowest, t.received) // a leg that had it all from the start is ahead of what came
-	if lowest > t.acked {
+	if paced && lowest > t.acked {
 		t.acked = lowest
 		t.up.Ack(lowest)
 	}
+	t.behind = 0
+	needed := t.acked
+	for _, l := range t.legs {
+		switch {
+		case l.pacesLocked():
+			if l.acked <= t.acked {
+				t.behind++
+			}
+			needed = min(needed, l.acked)
+		case l.away != nil: // not waited for: what comes may push out what it needs
+			needed = min(needed, max(l.acked, t.received-t.window))
+		}
+	}
+	t.kept.drop(needed - t.window/4)
 }

@@ -220,6 +220,13 @@ func (w *wire) count() int {
 	return w.accepted
 }
 
+// refuseAll lets no further connection in.
+func (w *wire) refuseAll() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.refuse = -1
+}
+
 func (w *wire) cut() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

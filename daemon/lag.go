@@ -46,12 +46,12 @@ func (t *spread) laggards() (park []*leg) {
 	ahead := false
 	left := 0 // leaves that would remain
 	for _, l := range t.legs {
-		if l.err == nil && l.acked >= t.received-t.window/8 && l.accept.Offset < t.received {
+		if l.pacesLocked() && l.acked >= t.received-t.window/8 && l.accept.Offset < t.received {
 			ahead = true
 		}
 	}
 	for _, l := range t.legs {
-		if l.err != nil {
+		if !l.pacesLocked() {
 			continue
 		}
 		holds := ahead && t.received-l.acked > t.window/2

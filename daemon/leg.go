@@ -5,6 +5,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -18,45 +19,63 @@ const (
 	redialMost  = 5 * time.Second
 )
 
+func newRedialPause() *backoff.ExponentialBackOff {
+	pause := backoff.NewExponentialBackOff()
+	pause.InitialInterval, pause.MaxInterval = redialFirst, redialMost
+	return pause
+}
+
 // leg is one transfer over one hop.
 type leg struct {
 	spread *spread
 	hop    *Hop
 
-	reached bool // of the goroutine that opens the leg: there is a connection
+	// Owned by whoever opens the leg or redials the hop.
+	reached bool // there was a connection
+	dials   int
 
-	// Fixed once the offer is answered.
-	sender *protocol.Sender
-	accept *protocol.Accept
+	// Owned by comeBack, one at a time.
+	furthest int64 // the most that was acknowledged when the hop was lost
+	since    time.Time
+	pause    *backoff.ExponentialBackOff
 
 	// Guarded by spread.mu.
-	leaves     []protocol.Leaf // under their names here
+	sender     *protocol.Sender   // nil before the offer is answered, and while the hop is being redialled
+	accept     *protocol.Accept   // the latest
+	gen        int                // of the stream: what a sender of an earlier one says is not news
+	away       chan struct{}      // not nil while the hop is redialled and catches up; closed then
+	wake       chan struct{}      // not nil while it catches up; capacity 1: there is more, or more room
+	giveUp     context.CancelFunc // ends the redialling
+	leaves     []protocol.Leaf    // under their names here
 	acked      int64
 	receipts   []protocol.Receipt
 	err        *protocol.Error // why the leg failed
 	holds      time.Time       // since when it holds the others up; zero: it does not
+	ready      bool            // it has answered Finish
 	committing bool            // commit says how the leg ends
 	retired    bool            // nothing more is expected of it
 }
 
-// live reports whether the leg can still carry the transfer.
-func (l *leg) live() bool {
-	l.spread.mu.Lock()
-	defer l.spread.mu.Unlock()
-	return l.err == nil && l.sender != nil && !l.retired
+// aliveLocked reports whether the leg is still part of the transfer.
+func (l *leg) aliveLocked() bool { return l.err == nil && l.accept != nil && !l.retired }
+
+// directLocked reports whether what comes in is to be sent as it comes.
+func (l *leg) directLocked() bool { return l.aliveLocked() && l.sender != nil && l.wake == nil }
+
+// pacesLocked reports whether the transfer waits for what the leg takes. One
+// that is away is waited for only when every leaf is needed.
+func (l *leg) pacesLocked() bool {
+	return l.aliveLocked() && (l.sender != nil || l.spread.strict)
 }
 
 // open offers the transfer over the hop and reports whether it was accepted.
 // When every leaf is needed a hop that cannot be reached is tried again until
-// stall is over; otherwise one try decides, so as not to hold the others up.
-func (l *leg) open(ctx context.Context, offer *protocol.Offer, stall time.Duration) bool {
-	pause := backoff.NewExponentialBackOff()
-	pause.InitialInterval, pause.MaxInterval = redialFirst, redialMost
+// the stall timeout is over; otherwise one try decides, so as not to hold the others up.
+func (l *leg) open(ctx context.Context) bool {
+	pause := newRedialPause()
 	begun := time.Now()
-	for again := 0; ; again++ {
-		below := *offer
-		below.Redial = again // so that what is left of an earlier try does not stand in the way
-		err := l.try(ctx, &below, stall)
+	for {
+		err := l.try(ctx)
 		if err == nil {
 			return true
 		}
@@ -64,7 +83,7 @@ func (l *leg) open(ctx context.Context, offer *protocol.Offer, stall time.Durati
 			err = protocol.Errorf(protocol.CodeParked, "parked: it was not ready when the others were, and is fed after them")
 		}
 		wait := pause.NextBackOff()
-		if !l.spread.strict || !protocol.AsError(err).Code.Retryable() || time.Since(begun)+wait > stall {
+		if !l.spread.strict || !protocol.AsError(err).Code.Retryable() || time.Since(begun)+wait > l.spread.stall {
 			l.fail(err)
 			return false
 		}
@@ -78,25 +97,10 @@ func (l *leg) open(ctx context.Context, offer *protocol.Offer, stall time.Durati
 	}
 }
 
-// try dials and offers once.
-func (l *leg) try(ctx context.Context, offer *protocol.Offer, stall time.Duration) error {
-	stream, err := l.hop.dialer.Open(ctx)
+// try offers once, for the first time.
+func (l *leg) try(ctx context.Context) error {
+	sender, accept, _, err := l.propose(ctx)
 	if err != nil {
-		return err
-	}
-	l.reached = true
-	sender := protocol.NewSender(stream, protocol.SenderConfig{
-		OnAck:      l.onAck,
-		OnProgress: l.onProgress,
-		OnEnd:      l.ended,
-		Stall:      stall,
-	})
-	accept, err := sender.Offer(ctx, offer)
-	if err != nil {
-		if errors.Is(context.Cause(ctx), protocol.ErrForget) {
-			sender.Abort(context.Cause(ctx).Error())
-		}
-		l.hop.retire(sender)
 		return err
 	}
 	t := l.spread
@@ -108,6 +112,39 @@ func (l *leg) try(ctx context.Context, offer *protocol.Offer, stall time.Duratio
 	return nil
 }
 
+// propose makes the offer on a new stream. What the sender reports from then
+// on is of the generation that is returned.
+func (l *leg) propose(ctx context.Context) (*protocol.Sender, *protocol.Accept, int, error) {
+	t := l.spread
+	stream, err := l.hop.dialer.Open(ctx)
+	if err != nil {
+		return nil, nil, 0, err
+	}
+	l.reached = true
+	t.mu.Lock()
+	l.gen++
+	gen := l.gen
+	t.mu.Unlock()
+	sender := protocol.NewSender(stream, protocol.SenderConfig{
+		OnAck:      func(offset int64) { l.onAck(gen, offset) },
+		OnProgress: l.onProgress,
+		OnEnd:      func(err error) { l.lost(gen, err) },
+		Stall:      t.stall,
+	})
+	offer := t.offer
+	offer.Redials = append(slices.Clip(offer.Redials), l.dials) // so that what is left of an earlier stream does not stand in the way
+	l.dials++
+	accept, err := sender.Offer(ctx, &offer)
+	if err != nil {
+		if errors.Is(context.Cause(ctx), protocol.ErrForget) {
+			sender.Abort(context.Cause(ctx).Error())
+		}
+		l.hop.retire(sender)
+		return nil, nil, 0, err
+	}
+	return sender, accept, gen, nil
+}
+
 // tell sets the state of the hop as a whole, before its leaves are known.
 func (l *leg) tell(leaf protocol.Leaf) {
 	l.spread.mu.Lock()
@@ -116,13 +153,26 @@ func (l *leg) tell(leaf protocol.Leaf) {
 	l.spread.up.Progress(leaf)
 }
 
-func (l *leg) onAck(offset int64) {
+func (l *leg) onAck(gen int, offset int64) {
 	t := l.spread
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if before := l.acked; offset > before {
-		l.acked = offset
-		t.ackLocked(before)
+	if gen != l.gen || offset <= l.acked {
+		return
+	}
+	before := l.acked
+	l.acked = offset
+	if l.wake != nil {
+		l.signalLocked()
+	}
+	t.movedLocked(l, before)
+}
+
+// signalLocked tells catchUp to look again.
+func (l *leg) signalLocked() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -132,7 +182,7 @@ func (l *leg) onProgress(below []protocol.Leaf) {
 	t := l.spread
 	here := l.hop.leaves(below)
 	t.mu.Lock()
-	if l.sender != nil {
+	if l.accept != nil {
 		known := here[:0]
 		for _, leaf := range here {
 			for i := range l.leaves {
@@ -151,16 +201,6 @@ func (l *leg) onProgress(below []protocol.Leaf) {
 	t.up.Progress(here...)
 }
 
-// ended is told by the sender that the transfer cannot go on over this hop.
-func (l *leg) ended(err error) {
-	l.spread.mu.Lock()
-	over := l.retired || l.sender == nil || l.err != nil || l.committing
-	l.spread.mu.Unlock()
-	if !over {
-		l.fail(err)
-	}
-}
-
 // fail takes the leg out of the transfer: its leaves have failed, unless what
 // the hop said of them is worse news already.
 func (l *leg) fail(err error) {
@@ -172,10 +212,13 @@ func (l *leg) fail(err error) {
 		return
 	}
 	t.failLocked(l, e)
-	sender := l.sender
+	sender, giveUp := l.sender, l.giveUp
 	t.mu.Unlock()
 	if sender != nil {
 		sender.Close() // the leaf keeps what it has
+	}
+	if giveUp != nil {
+		giveUp()
 	}
 }
 
@@ -187,7 +230,7 @@ func (t *spread) failLocked(l *leg, e *protocol.Error) {
 			said[leaf.Name] = leaf
 		}
 	}
-	if l.sender == nil && len(e.Leaves) > 0 { // refused by a broadcaster below, which names its leaves
+	if l.accept == nil && len(e.Leaves) > 0 { // refused by a broadcaster below, which names its leaves
 		l.leaves = e.Leaves
 	}
 	for i := range l.leaves {
@@ -217,22 +260,33 @@ func (t *spread) lostLocked(l *leg) {
 		t.up.Fail(protocol.Combine(t.leavesLocked()))
 		return
 	}
-	t.ackLocked(l.acked)
+	t.paceLocked()
 }
 
-// finish ends the content on this hop and notes how its leaves stand.
+// finish ends the content on this hop, as often as it comes back, and notes
+// how its leaves stand.
 func (l *leg) finish(ctx context.Context, f *protocol.Finish) {
-	ready, err := l.sender.Finish(ctx, f)
-	if ctx.Err() != nil {
-		return // the transfer ends; Abort tells the hop how
-	}
-	if err != nil {
-		l.fail(err)
-		return
-	}
 	t := l.spread
+	var ready *protocol.Ready
+	for ready == nil {
+		l.awaitBack(ctx)
+		t.mu.Lock()
+		sender, gen, alive := l.sender, l.gen, l.aliveLocked()
+		t.mu.Unlock()
+		if !alive || ctx.Err() != nil {
+			return // when the transfer ends, Abort tells the hop how
+		}
+		if sender == nil { // lost again
+			continue
+		}
+		var err error
+		if ready, err = sender.Finish(ctx, f); err != nil && ctx.Err() == nil {
+			l.lost(gen, err)
+		}
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	l.ready = true
 	stands := map[string]protocol.Leaf{}
 	for _, leaf := range l.hop.leaves(ready.Leaves) {
 		stands[leaf.Name] = leaf
@@ -247,13 +301,26 @@ func (l *leg) finish(ctx context.Context, f *protocol.Finish) {
 	}
 }
 
-// commit lets the leaves behind this hop publish and notes their receipts.
-func (l *leg) commit(ctx context.Context) {
+// commit lets the leaves behind this hop publish and notes their receipts. A
+// hop that was lost since it was ready is waited for.
+func (l *leg) commit(ctx context.Context, f *protocol.Finish) {
 	t := l.spread
 	t.mu.Lock()
-	l.committing = true
+	for l.aliveLocked() && !l.ready {
+		t.mu.Unlock()
+		l.finish(ctx, f)
+		t.mu.Lock()
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	l.committing = true // what is lost from here on is for the receipts to tell
+	sender, alive := l.sender, l.aliveLocked()
 	t.mu.Unlock()
-	receipts, err := l.sender.Commit(ctx)
+	if !alive || sender == nil {
+		return
+	}
+	receipts, err := sender.Commit(ctx)
 	t.mu.Lock()
 	for _, r := range receipts {
 		r.Leaf = l.hop.leafName(r.Leaf)

@@ -3,12 +3,16 @@
 package daemon_test
 
 import (
+	"context"
+	"fmt"
+	"net"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/sbcast/sbcast/daemon"
+	"github.com/sbcast/sbcast/daemon/sink"
 	"github.com/sbcast/sbcast/protocol"
 )
 
@@ -76,6 +80,7 @@ func TestAnyGoesOnWithoutAHop(t *testing.T) {
 	assertPublished(t, s, "f", content)
 }
 
+// A lost connection is nobody's failure: the hop is dialled again and goes on.
 func TestHopLostMidWay(t *testing.T) {
 	content := random(8 * piece)
 	for _, need := range []string{"all", "any"} {
@@ -87,27 +92,159 @@ func TestHopLostMidWay(t *testing.T) {
 			require.NoError(t, p.send(content[:4*piece]))
 			lost.await(t, "write")
 			readers[1].cut()
-			err := awaitEnd(t, readers[1]).err
-			require.Error(t, err)
-			require.NotErrorIs(t, err, protocol.ErrForget, "what helps to resume may be kept")
+			close(lost.writing)
+			eventually(t, "the hop is dialled again", func() bool { return readers[1].count() == 2 })
+			require.NoError(t, p.send(content[4*piece:]))
+			receipts := p.complete()
+			assert.Equal(t, map[string]protocol.LeafState{"r1": protocol.LeafPublished, "r2": protocol.LeafPublished}, statuses(t, receipts))
+			assertPublished(t, good, "f", content)
+			assertPublished(t, lost, "f", content)
+			assert.Equal(t, 2, readers[1].count())
+			assert.Equal(t, 1, readers[0].count())
+			assert.Equal(t, int64(len(content)), lost.took(), "what it had is not stored again")
+		})
+	}
+}
+
+// A hop may be lost again and again, also while it catches up.
+func TestHopLostManyTimes(t *testing.T) {
+	content := random(64 * piece)
+	good, lost := newStore(t), newStore(t)
+	b, readers := broadcaster(t, never, good, lost)
+	p := begin(t, b.addr, newOffer("f", len(content), protocol.All))
+	for i := 0; i < 64; i += 4 {
+		require.NoError(t, p.send(content[i*piece:(i+4)*piece]))
+		if i%8 == 0 {
+			readers[1].cut()
+		}
+	}
+	receipts := p.complete()
+	assert.Equal(t, map[string]protocol.LeafState{"r1": protocol.LeafPublished, "r2": protocol.LeafPublished}, statuses(t, receipts))
+	assertPublished(t, good, "f", content)
+	assertPublished(t, lost, "f", content)
+	assert.Equal(t, int64(len(content)), lost.took())
+}
+
+// A reader that comes back without what it had is fed from what is retained.
+// Where that is not enough it has to be fed by the source: under all by
+// another attempt, otherwise after the others.
+func TestHopComesBackWithNothing(t *testing.T) {
+	content := random(32 * piece)
+	for _, c := range []struct {
+		need   string
+		sent   int // pieces, before the loss
+		enough bool
+	}{{"all", 1, true}, {"any", 1, true}, {"all", 16, false}, {"any", 16, false}} {
+		t.Run(fmt.Sprint(c.need, " after ", c.sent), func(t *testing.T) {
+			good, lost := newStore(t), newStore(t)
+			r1 := reader(t, good)
+			w := listen(t)
+			leaf := sink.NewLeaf(lost)
+			t.Cleanup(leaf.Close)
+			r2 := daemon.NewServer(leaf, daemon.Options{})
+			go func() { _ = r2.Serve(w) }()
+			b := serve(t, fanout(t, never, hop("r1", r1.addr), hop("r2", w.Addr().String())), daemon.Options{Window: smallWindow})
+			p := begin(t, b.addr, newOffer("f", len(content), policy(t, c.need)))
+			require.NoError(t, p.send(content[:c.sent*piece]))
+			eventually(t, "all is taken", func() bool { return p.acked.Load() == int64(c.sent*piece) })
+
+			now, cancel := context.WithCancel(t.Context())
+			cancel()
+			_ = r2.Shutdown(now)
+			leaf.Close() // what was suspended is gone, and this store keeps nothing
+			ln, err := net.Listen("tcp", w.Addr().String())
+			require.NoError(t, err)
+			serveOn(t, &wire{Listener: ln}, leafOver(t, lost), daemon.Options{})
+
+			switch {
+			case c.enough:
+				require.NoError(t, p.send(content[c.sent*piece:smallWindow]))
+				eventually(t, "it is fed", func() bool { return lost.took() == smallWindow+piece })
+				require.NoError(t, p.send(content[smallWindow:]))
+				receipts := p.complete()
+				assert.Equal(t, map[string]protocol.LeafState{"r1": protocol.LeafPublished, "r2": protocol.LeafPublished}, statuses(t, receipts))
+				assertPublished(t, lost, "f", content)
+			case c.need == "all":
+				assertCode(t, protocol.CodeParked, receive(t, p.ended, "the end of the attempt"))
+			default:
+				require.NoError(t, p.send(content[c.sent*piece:]))
+				receipts := p.complete()
+				assert.Equal(t, map[string]protocol.LeafState{"r1": protocol.LeafPublished, "r2": protocol.LeafFailed}, statuses(t, receipts))
+				assert.Equal(t, protocol.CodeParked, byLeaf(t, receipts)["r2"].Code)
+				assertPublished(t, good, "f", content)
+			}
+		})
+	}
+}
+
+// A hop that stays away fails: under all when it has for the stall timeout,
+// otherwise when the others are done.
+func TestHopStaysAway(t *testing.T) {
+	content := random(8 * piece)
+	for _, need := range []string{"all", "any"} {
+		t.Run(need, func(t *testing.T) {
+			good, lost := newStore(t), newStore(t)
+			stall := short
+			if need == "any" {
+				stall = never
+			}
+			b, readers := broadcaster(t, stall, good, lost)
+			p := begin(t, b.addr, newOffer("f", len(content), policy(t, need)))
+			require.NoError(t, p.send(content[:4*piece]))
+			readers[1].refuseAll()
+			readers[1].cut()
+			require.NoError(t, p.send(content[4*piece:]))
 			if need == "all" {
-				err = receive(t, p.ended, "the end of the push")
+				err := receive(t, p.ended, "the end of the push")
 				assertCode(t, protocol.CodeUnreachable, err)
 				assert.Equal(t, "r2", protocol.AsError(err).Leaf)
-				assertCode(t, protocol.CodeTruncated, awaitEnd(t, readers[0]).err)
 				assertNothingPublished(t, good, lost)
 				return
 			}
-			require.NoError(t, p.send(content[4*piece:]))
 			receipts := p.complete()
 			assert.Equal(t, map[string]protocol.LeafState{"r1": protocol.LeafPublished, "r2": protocol.LeafFailed}, statuses(t, receipts))
-			assert.Equal(t, protocol.CodeUnreachable, receipts[1].Code)
+			assert.Equal(t, protocol.CodeParked, byLeaf(t, receipts)["r2"].Code)
 			assertPublished(t, good, "f", content)
 			assertNothingPublished(t, lost)
 		})
 	}
 }
 
+// Where others are enough, they do not wait for one that is away, however
+// much there is to come.
+func TestHopAwayDoesNotHoldOthersUp(t *testing.T) {
+	content := random(32 * piece)
+	good, lost := newStore(t), newStore(t)
+	r1, r2 := reader(t, good), reader(t, lost)
+	b := serve(t, fanout(t, never, hop("r1", r1.addr), hop("r2", r2.addr)), daemon.Options{Window: smallWindow})
+	p := begin(t, b.addr, newOffer("f", len(content), policy(t, "any")))
+	require.NoError(t, p.send(content[:2*piece]))
+	r2.refuseAll()
+	r2.cut()
+	require.NoError(t, p.send(content[2*piece:]), "eight windows go by")
+	receipts := p.complete()
+	assert.Equal(t, map[string]protocol.LeafState{"r1": protocol.LeafPublished, "r2": protocol.LeafFailed}, statuses(t, receipts))
+	assertPublished(t, good, "f", content)
+}
+
+// With nobody there to take it, nothing is acknowledged.
+func TestAllHopsAway(t *testing.T) {
+	content := random(32 * piece)
+	only := newStore(t)
+	r := reader(t, only)
+	b := serve(t, fanout(t, short, hop("r1", r.addr)), daemon.Options{Window: smallWindow})
+	p := begin(t, b.addr, newOffer("f", len(content), policy(t, "any")))
+	require.NoError(t, p.send(content[:2*piece]))
+	eventually(t, "all is taken", func() bool { return p.acked.Load() == 2*piece })
+	r.refuseAll()
+	r.cut()
+	require.Error(t, p.send(content[2*piece:]))
+	assert.Equal(t, int64(2*piece), p.acked.Load())
+	assertCode(t, protocol.CodeUnreachable, receive(t, p.ended, "the end of the push"))
+}
+
+// Between Ready and Commit too a hop is dialled again: it stages and is ready
+// once more before it publishes.
 func TestHopLostBetweenReadyAndCommit(t *testing.T) {
 	content := random(piece)
 	for _, need := range []string{"all", "any"} {
@@ -119,20 +256,12 @@ func TestHopLostBetweenReadyAndCommit(t *testing.T) {
 			_, err := p.finish()
 			require.NoError(t, err)
 			readers[1].cut()
-			if need == "all" {
-				assertCode(t, protocol.CodeUnreachable, receive(t, p.ended, "the end of the push"))
-				_, err := p.commit()
-				require.Error(t, err)
-				assertCode(t, protocol.CodeTruncated, awaitEnd(t, readers[0]).err)
-				assertNothingPublished(t, good, lost)
-				return
-			}
-			p.awaitProgress("the loss", func(l protocol.Leaf) bool { return l.Name == "r2" && l.State == protocol.LeafFailed })
+			eventually(t, "the hop is dialled again", func() bool { return readers[1].count() == 2 })
 			receipts, err := p.commit()
 			require.NoError(t, err)
-			assert.Equal(t, map[string]protocol.LeafState{"r1": protocol.LeafPublished, "r2": protocol.LeafFailed}, statuses(t, receipts))
+			assert.Equal(t, map[string]protocol.LeafState{"r1": protocol.LeafPublished, "r2": protocol.LeafPublished}, statuses(t, receipts))
 			assertPublished(t, good, "f", content)
-			assertNothingPublished(t, lost)
+			assertPublished(t, lost, "f", content)
 		})
 	}
 }

@@ -330,8 +330,8 @@ func (s *Server) register(offer *protocol.Offer, run *running) (old *running, er
 		switch {
 		case offer.Attempt == before.Attempt && offer.Hops < before.Hops:
 			return nil, protocol.Errorf(protocol.CodeLoop, "this push is here already: do broadcasters feed each other?")
-		case offer.Attempt < before.Attempt || offer.Attempt == before.Attempt && offer.Redial <= before.Redial:
-			return nil, protocol.Errorf(protocol.CodeSuperseded, "attempt %d of the transfer came after attempt %d", offer.Attempt, before.Attempt)
+		case !offer.Supersedes(before):
+			return nil, protocol.Errorf(protocol.CodeSuperseded, "attempt %d of the transfer (redials %d) came after attempt %d (redials %d)", offer.Attempt, offer.Redials, before.Attempt, before.Redials)
 		}
 	}
 	s.running[offer.ID] = run

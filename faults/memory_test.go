@@ -46,7 +46,7 @@ type node struct {
 }
 
 type attempt struct {
-	number int
+	offer  *protocol.Offer
 	cancel context.CancelCauseFunc
 	done   chan struct{}
 }
@@ -96,19 +96,19 @@ func (n *node) serve(ctx context.Context, stream protocol.Stream) {
 	r := protocol.NewReceiver(stream, frames, offer, n.sink(stream), n.window)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	a := &attempt{number: offer.Attempt, cancel: cancel, done: make(chan struct{})}
+	a := &attempt{offer: offer, cancel: cancel, done: make(chan struct{})}
 	defer close(a.done)
 	n.mu.Lock()
 	old := n.running[offer.ID]
-	if old != nil && old.number >= a.number {
+	if old != nil && !offer.Supersedes(old.offer) {
 		n.mu.Unlock()
-		protocol.WriteReject(stream, protocol.Errorf(protocol.CodeSuperseded, "attempt %d came after attempt %d", a.number, old.number))
+		protocol.WriteReject(stream, protocol.Errorf(protocol.CodeSuperseded, "attempt %d came after attempt %d", offer.Attempt, old.offer.Attempt))
 		return
 	}
 	n.running[offer.ID] = a
 	n.mu.Unlock()
 	if old != nil {
-		old.cancel(protocol.Errorf(protocol.CodeSuperseded, "attempt %d took over", a.number))
+		old.cancel(protocol.Errorf(protocol.CodeSuperseded, "attempt %d took over", offer.Attempt))
 		<-old.done
 	}
 	_, err = r.Run(ctx)

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -30,7 +31,7 @@ type Hello struct {
 type Offer struct {
 	ID          string    `json:"id,omitempty"`          // the transfer: the same on every hop and attempt
 	Attempt     int       `json:"attempt,omitempty"`     // a later one fences off an earlier one
-	Redial      int       `json:"redial,omitempty"`      // the same, of the tries of one hop in one attempt
+	Redials     []int     `json:"redials,omitempty"`     // how often each hop that it came over was dialled again in this attempt
 	Name        string    `json:"name"`                  // slash-separated, see CheckName
 	Size        int64     `json:"size"`                  // content bytes, -1 when unknown
 	Mode        uint32    `json:"mode,omitempty"`        // permission bits of the source
@@ -42,6 +43,16 @@ type Offer struct {
 	Force       bool      `json:"force,omitempty"`       // replace an existing file
 	Preserve    bool      `json:"preserve,omitempty"`    // keep mode and mtime
 	Hops        int       `json:"hops,omitempty"`        // daemons it may still pass
+}
+
+// Supersedes reports whether m, of the same transfer as before, is to take
+// over from it: it is of a later attempt, or of the same over a hop that was
+// dialled again.
+func (m *Offer) Supersedes(before *Offer) bool {
+	if m.Attempt != before.Attempt {
+		return m.Attempt > before.Attempt
+	}
+	return slices.Compare(m.Redials, before.Redials) > 0
 }
 
 // Accept answers an Offer.

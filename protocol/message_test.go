@@ -25,7 +25,7 @@ func sampleMessages() []Message {
 	return []Message{
 		&Hello{Versions: []int{1, 2}, Agent: "sbcast 1.0", MaxStreams: 128},
 		&Offer{
-			ID: "0190b2c4-7d7e-7c3a-8b1e-0123456789ab", Attempt: 2, Name: "releases/app.tar.zst", Size: 1 << 50, Mode: 0o640,
+			ID: "0190b2c4-7d7e-7c3a-8b1e-0123456789ab", Attempt: 2, Redials: []int{1, 0}, Name: "releases/app.tar.zst", Size: 1 << 50, Mode: 0o640,
 			MTime: time.Date(2024, 5, 1, 12, 30, 0, 123456789, time.UTC), Fingerprint: "dev:42:7", Digest: DigestSHA256,
 			Codec: CodecLZ4, Policy: Policy{3}, Force: true, Preserve: true, Hops: 5,
 		},

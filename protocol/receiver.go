@@ -361,6 +361,9 @@ func (r *Receiver) message(m Message) error {
 // ackEvery is the longest that an ack is held back.
 const ackEvery = 250 * time.Millisecond
 
+// Window implements Upstream.
+func (r *Receiver) Window() int64 { return r.window }
+
 // Ack implements Upstream. Acks are told when a sixteenth of the window has
 // come together, when nothing more is on its way, and now and then, so that a
 // slow sink is not taken for one that has stalled.

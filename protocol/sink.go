@@ -33,6 +33,8 @@ type Transfer interface {
 // Upstream is how a Transfer talks back to its sender. Its methods never
 // block and may be called from any goroutine, also before Begin returns.
 type Upstream interface {
+	// Window is the most that a transfer may grant: that of the session.
+	Window() int64
 	// Ack says that all content before offset has been taken.
 	Ack(offset int64)
 	// Progress says how leaves do.

@@ -4,6 +4,7 @@
 package protocol
 
 import (
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -43,8 +44,8 @@ func (m *Offer) validate() error {
 	switch {
 	case len(m.ID) > maxIDLen || strings.ContainsAny(m.ID, "/\\\x00"):
 		return Errorf(CodeProtocol, "bad transfer id %q", m.ID)
-	case m.Attempt < 0 || m.Redial < 0:
-		return Errorf(CodeProtocol, "attempt %d or redial %d is negative", m.Attempt, m.Redial)
+	case m.Attempt < 0 || len(m.Redials) > maxHops || slices.ContainsFunc(m.Redials, func(n int) bool { return n < 0 }):
+		return Errorf(CodeProtocol, "attempt %d, redials %d", m.Attempt, m.Redials)
 	case m.Size < -1 || m.Size > maxOffset:
 		return Errorf(CodeSize, "size %d, want -1 (unknown) to %d", m.Size, int64(maxOffset))
 	case len(m.Fingerprint) > maxIDLen:

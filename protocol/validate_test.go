@@ -36,7 +36,7 @@ func TestParseMessageRefuses(t *testing.T) {
 		{"long id", KindOffer, `{"name":"f","id":"` + long(maxIDLen+1) + `"}`, CodeProtocol},
 		{"long fingerprint", KindOffer, `{"name":"f","fingerprint":"` + long(maxIDLen+1) + `"}`, CodeProtocol},
 		{"negative attempt", KindOffer, `{"name":"f","attempt":-1}`, CodeProtocol},
-		{"negative redial", KindOffer, `{"name":"f","redial":-1}`, CodeProtocol},
+		{"negative redial", KindOffer, `{"name":"f","redials":[0,-1]}`, CodeProtocol},
 		{"size -2", KindOffer, `{"name":"f","size":-2}`, CodeSize},
 		{"size beyond offsets", KindOffer, `{"name":"f","size":` + maxInt64 + `}`, CodeSize},
 		{"size beyond int64", KindOffer, `{"name":"f","size":` + maxInt64 + `0}`, CodeProtocol},

@@ -23,6 +23,8 @@ type faultUp struct {
 	texts  []string
 }
 
+func (u *faultUp) Window() int64 { return protocol.DefaultWindow }
+
 func (u *faultUp) Ack(offset int64) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -1,0 +1,55 @@
+// Retained: the content that a transfer keeps for hops that have not taken it,
+// or that may come back without it.
+
+package daemon
+
+import "github.com/sbcast/sbcast/protocol"
+
+// retained is the last of a transfer's content, without gaps. The zero value
+// is empty.
+type retained struct {
+	chunks []*protocol.Chunk // one reference each; nil before head
+	head   int
+}
+
+// keep adds the next chunk, whose reference it takes.
+func (r *retained) keep(c *protocol.Chunk) {
+	if r.head > 0 && len(r.chunks) == cap(r.chunks) { // make room instead of growing
+		n := copy(r.chunks, r.chunks[r.head:])
+		clear(r.chunks[n:])
+		r.chunks, r.head = r.chunks[:n], 0
+	}
+	r.chunks = append(r.chunks, c)
+}
+
+// drop lets go of the chunks that end at or before offset.
+func (r *retained) drop(offset int64) {
+	for r.head < len(r.chunks) && r.chunks[r.head].End() <= offset {
+		r.chunks[r.head].Release()
+		r.chunks[r.head] = nil
+		r.head++
+	}
+	if r.head == len(r.chunks) {
+		r.chunks, r.head = r.chunks[:0], 0
+	}
+}
+
+// has reports whether all content from offset on is kept, given that what has
+// come ends at end.
+func (r *retained) has(offset, end int64) bool {
+	return offset >= end || r.head < len(r.chunks) && r.chunks[r.head].Offset <= offset
+}
+
+// at returns the chunk that has the byte at offset, with a reference for the
+// caller, or nil when it has not come yet.
+func (r *retained) at(offset int64) *protocol.Chunk {
+	for i := len(r.chunks) - 1; i >= r.head; i-- {
+		if c := r.chunks[i]; c.Offset <= offset {
+			if c.End() <= offset {
+				return nil
+			}
+			return c.Retain()
+		}
+	}
+	return nil
+}
