@@ -176,5 +176,6 @@ func TestParse(t *testing.T) {
 	table := "  sl  local_address rem_address   st\n   0: 0100007F:1F90 00000000:0000 0A 0\n   1: 0100007F:1F90 0100007F:8000 01 0\n   2: 0100007F:8000 0100007F:1F90 01 0\n"
 	assert.Equal(t, 1, countSockets(table, 8080, tcpListen))
 	assert.Equal(t, 1, countSockets(table, 8080, tcpEstablished))
+	assert.Equal(t, cpuTimes{busy: 6, steal: 8, all: 36}, parseCPUTimes("cpu  100 200 300 400 500 600 700 800 0 0\ncpu0 1 2\n"))
 	assert.Equal(t, int64(42), procField("Name:\tx\nVmHWM:\t  42 kB\n", "VmHWM"))
 }

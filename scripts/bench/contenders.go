@@ -237,7 +237,7 @@ func mbuffer() (contender, error) {
 	return contender{
 		name:    mbufferName,
 		version: version(path, "--version"),
-		about:   "`mbuffer -I PORT -o /dev/null` or `-o FILE`, `mbuffer -q -I PORT -O HOST:PORT ...`, `mbuffer -q -i FILE -O HOST:PORT`, all with `" + strings.Join(flags, " ") + "`",
+		about:   "`mbuffer -Q -I PORT -o /dev/null` or `-o FILE`, `mbuffer -q -I PORT -O HOST:PORT ...`, `mbuffer -q -i FILE -O HOST:PORT`, all with `" + strings.Join(flags, " ") + "`",
 		stage: func(c *cast, j job) (client []string, err error) {
 			ports, err := freePorts(j.readers + 1)
 			if err != nil {
@@ -249,8 +249,8 @@ func mbuffer() (contender, error) {
 				if j.kind == dir {
 					out = j.file(i)
 				}
-				// Without -q it says at the end how much it had.
-				if _, err := c.addReader(false, slices.Concat([]string{path}, flags, []string{"-I", strconv.Itoa(port), "-o", out})...); err != nil {
+				// With -Q in place of -q it says at the end how much it had.
+				if _, err := c.addReader(false, slices.Concat([]string{path, "-Q"}, flags, []string{"-I", strconv.Itoa(port), "-o", out})...); err != nil {
 					return nil, err
 				}
 				if err := c.awaitTCP(port, tcpListen, 1); err != nil {

@@ -18,6 +18,7 @@
 //	process.go     starting, awaiting and stopping processes
 //	space.go       the source file, and how large it may be
 //	stats.go       medians and ratios
+//	load.go        what else the machine did
 //	report.go      the tables, as text and Markdown
 //	svg.go         the picture
 package main
@@ -163,12 +164,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	for _, note := range notes {
 		fmt.Fprintln(stderr, "bench:", note)
 	}
+	before := readCPUTimes()
 	results, err := measureAll(ctx, c, all, sources, work, stderr)
 	if err != nil {
 		return err
 	}
 	rep := newReport(c, all, sources, results)
-	rep.notes = append(notes, skipped...)
+	rep.notes = append([]string{readCPUTimes().since(before)}, notes...)
+	for _, s := range skipped {
+		rep.notes = append(rep.notes, "Skipped "+s)
+	}
 	rep.command = commandLine(args)
 	rep.text(stdout)
 	if c.markdown != "" {

@@ -24,7 +24,7 @@ type report struct {
 	sources    map[kind]source
 	tmpfs      bool
 	results    results
-	notes      []string // what was skipped or made smaller
+	notes      []string // what else the machine did, what was skipped or made smaller
 	command    string
 }
 

@@ -39,8 +39,8 @@ var colours = map[string][2]string{
 const svgStyle = `
 text { font: 12px -apple-system, "Segoe UI", Helvetica, Arial, "DejaVu Sans", sans-serif; fill: #1f2328 }
 .page { fill: #ffffff; stroke: #d1d9e0 } .title { font-size: 17px; font-weight: 600 } .panel { font-size: 14px; font-weight: 600 }
-.soft { fill: #59636e } .value { font-size: 11px } .grid { stroke: #e6eaef } .axis { stroke: #818b98 }
-.limit { stroke: #cf222e; stroke-width: 1.5; stroke-dasharray: 6 4 } .limittext { fill: #cf222e } .range { stroke: #1f2328; stroke-opacity: .55 }
+.soft { fill: #59636e } .value { font-size: 11px; stroke: #ffffff; stroke-width: 3px; paint-order: stroke } .grid { stroke: #e6eaef } .axis { stroke: #818b98 }
+.limit { stroke: #cf222e; stroke-width: 1.5; stroke-dasharray: 6 4 } .range { stroke: #1f2328; stroke-opacity: .55 }
 `
 
 // prefersDark is CSS, which is not spelt as we do.
@@ -48,7 +48,7 @@ const prefersDark = "@media (prefers-color-scheme: dark)" //nolint:misspell // C
 
 const svgDark = `
 text { fill: #e6edf3 } .page { fill: #0d1117; stroke: #30363d } .soft { fill: #9198a1 } .grid { stroke: #21262d } .axis { stroke: #6e7681 }
-.limit { stroke: #ff7b72 } .limittext { fill: #ff7b72 } .range { stroke: #e6edf3 }
+.limit { stroke: #ff7b72 } .value { stroke: #0d1117 } .range { stroke: #e6edf3 }
 `
 
 func (r *report) svg(w io.Writer) {
@@ -78,10 +78,10 @@ func (r *report) svgLegend(w io.Writer) {
 	for _, name := range r.bars() {
 		fmt.Fprintf(w, `<rect class="%s" x="%d" y="50" width="12" height="12" rx="2"/>`+"\n", name, x)
 		svgText(w, x+18, 60, "", "start", name)
-		x += 18 + 8*len(name) + 22
+		x += 18 + 7*len(name) + 20
 	}
 	fmt.Fprintf(w, `<line class="limit" x1="%d" y1="56" x2="%d" y2="56"/>`+"\n", x, x+24)
-	svgText(w, x+30, 60, "", "start", "bare loop: bytes copied through user space, nothing else")
+	svgText(w, x+30, 60, "", "start", "bare loop: reads and writes, nothing else")
 }
 
 // bars are all contenders but the one that they are compared with.
@@ -111,6 +111,7 @@ func (r *report) svgPanel(w io.Writer, k kind, top int) {
 	group := float64(svgWidth-svgLeft-svgRight) / float64(len(r.readers))
 	names := r.bars()
 	bar := min(svgBarMost, (group-30)/float64(max(1, len(names)))-svgBarSpace)
+	var values strings.Builder // over everything else
 	for g, n := range r.readers {
 		mid := svgLeft + group*(float64(g)+0.5)
 		x := mid - (bar+svgBarSpace)*float64(len(names))/2 + svgBarSpace/2
@@ -121,7 +122,7 @@ func (r *report) svgPanel(w io.Writer, k kind, top int) {
 			if r.rounds > 1 {
 				fmt.Fprintf(w, `<line class="range" x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f"/>`+"\n", x+bar/2, y(s.least), x+bar/2, y(s.most))
 			}
-			svgText(w, int(x+bar/2), int(y(max(s.median, s.most)))-5, "value", "middle", fmt.Sprintf("%.2f", s.median))
+			svgText(&values, int(x+bar/2), int(y(max(s.median, s.most)))-5, "value", "middle", fmt.Sprintf("%.2f", s.median))
 			x += bar + svgBarSpace
 		}
 		label := fmt.Sprintf("%d readers", n)
@@ -133,6 +134,7 @@ func (r *report) svgPanel(w io.Writer, k kind, top int) {
 		svgText(w, int(mid), int(y0)+34, "soft", "middle", fmt.Sprintf("bare loop %.2f GB/s", rate))
 	}
 	fmt.Fprintf(w, `<line class="limit" x1="%d" y1="%.1f" x2="%d" y2="%.1f"/>`+"\n", svgLeft, y(1), svgWidth-svgRight, y(1))
+	_, _ = io.WriteString(w, values.String())
 }
 
 // svgMost is the end of the axis: the bare loop, or what exceeds it.
