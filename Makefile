@@ -39,7 +39,7 @@ race:
 fuzz: ## a few seconds of each target; FUZZTIME=10m for a real run
 	GO=$(GO) scripts/fuzz.sh $(FUZZTIME)
 
-bench: build ## against others, side by side, ten minutes; BENCHFLAGS='-rounds 3 -size 256M' changes it
+bench: build ## against others, side by side, a quarter of an hour or more; BENCHFLAGS='-rounds 3 -size 256M' changes it
 	$(GO) build -o bin/bench ./scripts/bench
 	bin/bench -sbcast bin/sbcast -markdown bin/bench.md -svg bin/bench.svg $(BENCHFLAGS)
 

@@ -36,7 +36,7 @@ func (j job) file(i int) string { return filepath.Join(j.out, fmt.Sprintf("r%d",
 // usage is what a process has cost over its whole life.
 type usage struct {
 	cpu      float64 // seconds, user and system
-	peak     int64   // bytes of resident memory
+	peak     float64 // bytes of resident memory
 	switches float64 // of context, voluntary or not
 }
 
@@ -116,11 +116,11 @@ func (p *process) usage() usage {
 	ru := p.cmd.ProcessState.SysUsage().(*syscall.Rusage)
 	u := usage{
 		cpu:      (p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()).Seconds(),
-		peak:     p.peak.Load(),
+		peak:     float64(p.peak.Load()),
 		switches: float64(ru.Nvcsw + ru.Nivcsw),
 	}
 	if u.peak == 0 {
-		u.peak = ru.Maxrss << 10
+		u.peak = float64(ru.Maxrss) * 1024
 	}
 	return u
 }

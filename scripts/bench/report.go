@@ -101,7 +101,7 @@ func (r *report) row(at cell, gib float64) []string {
 		number("%.2f", func(s sample) float64 { return s.client.cpu / gib }),
 		number("%.2f", func(s sample) float64 { return s.relay.cpu / gib }),
 		number("%.2f", func(s sample) float64 { return s.reader.cpu / gib }),
-		number("%.0f", func(s sample) float64 { return float64(s.relay.peak) / mib }),
+		number("%.0f", func(s sample) float64 { return s.relay.peak / mib }),
 		number("%.0f", func(s sample) float64 { return s.relay.switches / gib }),
 		number("%.0f", func(s sample) float64 { return s.reader.switches / gib }),
 	)
