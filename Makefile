@@ -1,5 +1,6 @@
 # make demo    the main job on loopback, on a real file
 # make test    everything CI runs: vet, lint, unit, script and race tests, a bit of fuzzing
+# make bench   sbcast beside a bare TCP loop, mbuffer and piping-server
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null | sed 's/^v//')
 LDFLAGS  = -s -w -X main.version=$(VERSION)
@@ -9,7 +10,10 @@ BUILD    = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 FUZZTIME ?= 5s
 SEED     ?= 0
 
-.PHONY: all build demo test vet lint race fuzz crash bench memory cross clean
+# Further flags of make bench.
+BENCHFLAGS ?=
+
+.PHONY: all build demo test vet lint race fuzz crash bench microbench memory cross clean
 
 all: build
 
@@ -35,7 +39,11 @@ race:
 fuzz: ## a few seconds of each target; FUZZTIME=10m for a real run
 	GO=$(GO) scripts/fuzz.sh $(FUZZTIME)
 
-bench: ## benchmarks of the hot functions
+bench: build ## against others, side by side, a quarter of an hour or more; BENCHFLAGS='-rounds 3 -size 256M' changes it
+	$(GO) build -o bin/bench ./scripts/bench
+	bin/bench -sbcast bin/sbcast -markdown bin/bench.md -svg bin/bench.svg $(BENCHFLAGS)
+
+microbench: ## benchmarks of the hot functions
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 crash: ## kill processes at random, 600 times; SEED=n repeats a run
