@@ -104,42 +104,39 @@ type netcat struct {
 // print prints the frames that come, until the stream ends.
 func (n *netcat) print() {
 	defer close(n.over)
-	frames := protocol.NewFrameReader(n.stream)
-	for {
-		f, err := frames.Next()
-		if err != nil {
-			if n.err == nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrClosedPipe) {
-				n.err = err
-			}
-			return
-		}
-		n.answered = true
-		switch f.Kind {
-		case protocol.KindChunk:
-			fmt.Fprintf(n.out, "chunk %d %d\n", f.Chunk.Offset, f.Chunk.RawLen)
-			f.Chunk.Release()
-		case protocol.KindAck:
-			offset, err := protocol.ParseAck(f.Payload)
-			if err != nil {
-				n.err = err
-				return
-			}
-			fmt.Fprintf(n.out, "ack %d\n", offset)
-		case protocol.KindPing:
-			fmt.Fprintln(n.out, "ping")
-			n.send(protocol.AppendFrame(nil, protocol.KindPong, 0, nil))
-		case protocol.KindReject:
-			fmt.Fprintf(n.out, "reject %s\n", f.Payload)
-			n.err = rejected(f.Payload)
-		default:
-			fmt.Fprintln(n.out, strings.TrimSpace(fmt.Sprintf("%s %s", f.Kind, f.Payload)))
-		}
-		n.mu.Lock()
-		n.seen[f.Kind] = true
-		close(n.news)
-		n.news = make(chan struct{})
-		n.mu.Unlock()
+	err := protocol.NewFrameReader(n.stream).Each(n.frame)
+	if n.err == nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrClosedPipe) {
+		n.err = err
 	}
+}
+
+func (n *netcat) frame(f protocol.Frame) error {
+	n.answered = true
+	switch f.Kind {
+	case protocol.KindChunk:
+		fmt.Fprintf(n.out, "chunk %d %d\n", f.Chunk.Offset, f.Chunk.RawLen)
+		f.Chunk.Release()
+	case protocol.KindAck:
+		offset, err := protocol.ParseAck(f.Payload)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(n.out, "ack %d\n", offset)
+	case protocol.KindPing:
+		fmt.Fprintln(n.out, "ping")
+		n.send(protocol.AppendFrame(nil, protocol.KindPong, 0, nil))
+	case protocol.KindReject:
+		fmt.Fprintf(n.out, "reject %s\n", f.Payload)
+		n.err = rejected(f.Payload)
+	default:
+		fmt.Fprintln(n.out, strings.TrimSpace(fmt.Sprintf("%s %s", f.Kind, f.Payload)))
+	}
+	n.mu.Lock()
+	n.seen[f.Kind] = true
+	close(n.news)
+	n.news = make(chan struct{})
+	n.mu.Unlock()
+	return nil
 }
 
 func rejected(payload []byte) error {

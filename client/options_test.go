@@ -39,7 +39,8 @@ func newRecorder(t *testing.T) (*recorder, *client.Client) {
 }
 
 func (r *recorder) Begin(ctx context.Context, o *protocol.Offer, up protocol.Upstream) (protocol.Transfer, *protocol.Accept, error) {
-	r.offers <- o
+	told := *o // the test may change it
+	r.offers <- &told
 	tr, a, err := r.Sink.Begin(ctx, o, up)
 	return &recorded{tr, r}, a, err
 }

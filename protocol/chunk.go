@@ -16,6 +16,11 @@ const (
 	chunkHeaderSize = 16 // offset 8 + raw length 4 + codec 1 + reserved 3
 	chunkOverhead   = headerSize + chunkHeaderSize + checkSize
 
+	// chunkPad is what stands before the frame in a chunk's buffer, so that
+	// content begins on a cache line. The kernel copies from a page of a file
+	// to a buffer that begins 8 to 24 bytes into one at half its speed.
+	chunkPad = 64 - headerSize - chunkHeaderSize
+
 	// maxOffset keeps offset+length inside an int64.
 	maxOffset = math.MaxInt64 - MaxChunk
 
@@ -37,7 +42,7 @@ type Chunk struct {
 	RawLen int   // content bytes, decoded
 	Codec  Codec // how Data is encoded
 
-	buf   []byte // the pooled buffer, capacity of its class
+	buf   []byte // the pooled buffer, of its class, with room behind it to read ahead into
 	frame []byte // the part of buf that goes on the wire
 	refs  atomic.Int32
 }
@@ -64,7 +69,8 @@ func newChunk(n int) *Chunk {
 	class := chunkClass(n)
 	c, _ := chunkPools[class].Get().(*Chunk)
 	if c == nil {
-		c = &Chunk{buf: make([]byte, minChunkClass<<class+chunkOverhead)}
+		size := chunkPad + minChunkClass<<class + chunkOverhead
+		c = &Chunk{buf: make([]byte, size, size+linkAhead)}
 	}
 	c.frame = nil
 	c.refs.Store(1)
@@ -73,13 +79,13 @@ func newChunk(n int) *Chunk {
 
 // Buffer is the room for data of a chunk that is not sealed yet. It may be
 // larger than what NewChunk was asked for.
-func (c *Chunk) Buffer() []byte { return c.buf[headerSize+chunkHeaderSize : len(c.buf)-checkSize] }
+func (c *Chunk) Buffer() []byte { return c.buf[chunkPad+headerSize+chunkHeaderSize : len(c.buf)-checkSize] }
 
 // Seal makes the first n bytes of Buffer the chunk's data: rawLen content
 // bytes at offset, encoded by codec. From then on the chunk is immutable.
 func (c *Chunk) Seal(offset int64, rawLen int, codec Codec, n int) {
 	c.Offset, c.RawLen, c.Codec = offset, rawLen, codec
-	c.frame = c.buf[:chunkOverhead+n]
+	c.frame = c.buf[chunkPad : chunkPad+chunkOverhead+n]
 	putHeader(c.frame, chunkHeaderSize+n, KindChunk, 0)
 	h := c.frame[headerSize:]
 	binary.BigEndian.PutUint64(h, uint64(offset))
@@ -140,6 +146,6 @@ func (c *Chunk) Release() {
 	case n < 0:
 		panic("protocol: Release of a released chunk")
 	case n == 0:
-		chunkPools[chunkClass(len(c.buf)-chunkOverhead)].Put(c)
+		chunkPools[chunkClass(len(c.buf)-chunkOverhead-chunkPad)].Put(c)
 	}
 }

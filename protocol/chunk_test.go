@@ -27,7 +27,7 @@ func TestChunkSizeClasses(t *testing.T) {
 	for _, tt := range tests {
 		c := NewChunk(tt.ask)
 		assert.Len(t, c.Buffer(), tt.room, "room for %d bytes", tt.ask)
-		assert.Equal(t, chunkClass(tt.ask), chunkClass(len(c.buf)-chunkOverhead), "%d bytes go back to another pool", tt.ask)
+		assert.Equal(t, chunkClass(tt.ask), chunkClass(len(c.buf)-chunkOverhead-chunkPad), "%d bytes go back to another pool", tt.ask)
 		c.Release()
 	}
 	assert.Equal(t, chunkClasses-1, chunkClass(MaxChunk))

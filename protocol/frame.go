@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"math"
 )
 
 // Kind says what a frame's payload is. Numbers are never reused; 0 is reserved.
@@ -125,14 +126,12 @@ func putHeader(b []byte, length int, kind Kind, flags uint8) {
 
 // FrameReader reads frames from one stream. It is not safe for concurrent use.
 type FrameReader struct {
-	r        io.Reader
-	hdr      [headerSize]byte
-	buf      []byte // a control payload and its check, reused
-	greeting bool   // take nothing but a short Hello or Reject: the peer may be anybody
+	src    reader
+	parser parser
 }
 
 // NewFrameReader returns a reader of the frames in r.
-func NewFrameReader(r io.Reader) *FrameReader { return &FrameReader{r: r} }
+func NewFrameReader(r io.Reader) *FrameReader { return &FrameReader{src: reader{r}} }
 
 // Next reads the next frame of a known kind. It returns io.EOF when the
 // stream ended between two frames and io.ErrUnexpectedEOF inside one.
@@ -140,81 +139,43 @@ func NewFrameReader(r io.Reader) *FrameReader { return &FrameReader{r: r} }
 // is checked against the limit of the kind before anything is allocated.
 func (fr *FrameReader) Next() (Frame, error) {
 	for {
-		if _, err := io.ReadFull(fr.r, fr.hdr[:]); err != nil {
-			return Frame{}, err
+		_, f, err := fr.parser.next(&fr.src, math.MaxInt)
+		if errors.Is(err, io.EOF) && fr.parser.inside() {
+			err = io.ErrUnexpectedEOF
 		}
-		length := int64(binary.BigEndian.Uint32(fr.hdr[:]))
-		kind, flags := Kind(fr.hdr[4]), fr.hdr[5]
-		if fr.greeting && (kind != KindHello && kind != KindReject || length > maxGreeting) {
-			return Frame{}, Errorf(CodeProtocol, "the peer does not speak sbcast (its first bytes are %q)", fr.hdr[:])
+		if err != nil && fr.parser.have >= headerSize && fr.parser.torn {
+			err = fmt.Errorf("in a %s frame: %w", Kind(fr.parser.hdr[4]), err)
 		}
-		if !kind.known() && flags&FlagSkip == 0 {
-			return Frame{}, Errorf(CodeProtocol, "frame of unknown kind %d that must not be skipped", uint8(kind))
+		if err != nil || f.Kind != 0 {
+			return f, err
 		}
-		if kind == KindChunk {
-			c, err := fr.readChunk(length)
-			return Frame{Kind: kind, Flags: flags, Chunk: c}, err
+	}
+}
+
+// Each hands all further frames to f until the stream ends or f returns an
+// error, and returns that. On a stream of a Session f runs on the goroutine
+// that reads the connection: it must not wait for what comes on it, nor long.
+func (fr *FrameReader) Each(f func(Frame) error) error {
+	if s, ok := fr.src.r.(interface {
+		each(f func(Frame) error) error
+	}); ok {
+		return s.each(f)
+	}
+	for {
+		frame, err := fr.Next()
+		if err == nil {
+			err = f(frame)
 		}
-		payload, err := fr.readControl(kind, length)
 		if err != nil {
-			return Frame{}, err
-		}
-		if kind.known() {
-			return Frame{Kind: kind, Flags: flags, Payload: payload}, nil
+			return err
 		}
 	}
 }
 
-func (fr *FrameReader) readControl(kind Kind, length int64) ([]byte, error) {
-	if length > MaxControl {
-		return nil, Errorf(CodeProtocol, "%s frame of %d bytes, the limit is %d", kind, length, MaxControl)
-	}
-	n := int(length)
-	if cap(fr.buf) < n+checkSize {
-		fr.buf = make([]byte, n+checkSize)
-	}
-	b := fr.buf[:n+checkSize]
-	if err := readRest(fr.r, b); err != nil {
-		return nil, fmt.Errorf("in a %s frame: %w", kind, err)
-	}
-	sum := crc32.Update(crc32.Checksum(fr.hdr[:], castagnoli), castagnoli, b[:n])
-	if err := verifyCheck(kind, sum, b[n:]); err != nil {
-		return nil, err
-	}
-	return b[:n], nil
-}
+// reader is a source that waits for its bytes.
+type reader struct{ r io.Reader }
 
-func (fr *FrameReader) readChunk(length int64) (*Chunk, error) {
-	if length < chunkHeaderSize || length > chunkHeaderSize+MaxChunk {
-		return nil, Errorf(CodeProtocol, "chunk frame of %d bytes, the limits are %d and %d",
-			length, chunkHeaderSize, chunkHeaderSize+MaxChunk)
-	}
-	c := newChunk(int(length) - chunkHeaderSize)
-	c.frame = c.buf[:headerSize+int(length)+checkSize]
-	copy(c.frame, fr.hdr[:])
-	if err := readRest(fr.r, c.frame[headerSize:]); err != nil {
-		c.Release()
-		return nil, fmt.Errorf("in a chunk frame: %w", err)
-	}
-	if err := c.parse(); err != nil {
-		c.Release()
-		return nil, err
-	}
-	return c, nil
-}
-
-// readRest fills b; the stream must not end here.
-func readRest(r io.Reader, b []byte) error {
-	_, err := io.ReadFull(r, b)
-	if errors.Is(err, io.EOF) {
-		return io.ErrUnexpectedEOF
-	}
+func (r *reader) fill(b []byte, n int) error {
+	_, err := io.ReadFull(r.r, b[:n])
 	return err
-}
-
-func verifyCheck(kind Kind, sum uint32, check []byte) error {
-	if want := binary.BigEndian.Uint32(check); sum != want {
-		return Errorf(CodeChecksum, "%s frame damaged on the way: its CRC32C is %08x and should be %08x", kind, sum, want)
-	}
-	return nil
 }

@@ -159,7 +159,7 @@ func TestLengthIsCheckedBeforeAllocation(t *testing.T) {
 			hdr := make([]byte, headerSize)
 			putHeader(hdr, int(tt.length), tt.kind, tt.flags)
 			fr := NewFrameReader(bytes.NewReader(hdr))
-			fr.greeting = tt.greeting
+			fr.parser.greeting = tt.greeting
 			var err error
 			took := allocated(func() { _, err = fr.Next() })
 			assert.True(t, HasCode(err, CodeProtocol), "%v", err)

@@ -61,7 +61,7 @@ func writeMessage(w io.Writer, m Message) error {
 // anybody: it takes nothing but a short Hello or Reject.
 func readHello(conn net.Conn) (*Hello, error) {
 	fr := NewFrameReader(conn)
-	fr.greeting = true
+	fr.parser.greeting = true
 	f, err := fr.Next()
 	if err != nil {
 		if errors.Is(err, io.EOF) {

@@ -160,7 +160,7 @@ func TestEveryHelloFitsIntoAGreeting(t *testing.T) {
 				continue
 			}
 			fr := NewFrameReader(bytes.NewReader(raw))
-			fr.greeting = true
+			fr.parser.greeting = true
 			_, err = fr.Next()
 			assert.NoError(t, err, "an agent of %d times %q", n, fill)
 		}

@@ -21,30 +21,27 @@ func AskStatus(ctx context.Context, stream Stream, hops int) ([]*Status, error) 
 		return nil, err
 	}
 	var all []*Status
-	for fr := NewFrameReader(stream); ; {
-		f, err := fr.Next()
-		if ctx.Err() != nil {
-			return all, context.Cause(ctx)
-		}
-		if errors.Is(err, io.EOF) && len(all) > 0 {
-			return all, nil
-		}
-		if err != nil {
-			return all, err
-		}
+	err := NewFrameReader(stream).Each(func(f Frame) error {
 		if f.Kind != KindStatus && f.Kind != KindReject {
-			return all, Errorf(CodeProtocol, "%s in answer to a query", f.Kind)
+			return Errorf(CodeProtocol, "%s in answer to a query", f.Kind)
 		}
 		m, err := ParseMessage(f.Kind, f.Payload)
 		if err != nil {
-			return all, err
+			return err
 		}
-		switch m := m.(type) {
-		case *Status:
-			all = append(all, m)
-		case *Reject:
-			return all, m.asError()
+		if r, ok := m.(*Reject); ok {
+			return r.asError()
 		}
+		all = append(all, m.(*Status))
+		return nil
+	})
+	switch {
+	case ctx.Err() != nil:
+		return all, context.Cause(ctx)
+	case errors.Is(err, io.EOF) && len(all) > 0:
+		return all, nil
+	default:
+		return all, err
 	}
 }
 

@@ -224,29 +224,28 @@ func (r *Receiver) setPhase(p Phase) {
 	r.mu.Unlock()
 }
 
-// readLoop reads frames until the sender hangs up or breaks a rule.
+// readLoop handles frames until the sender hangs up or breaks a rule.
 func (r *Receiver) readLoop() error {
-	for {
-		f, err := r.frames.Next()
-		switch {
-		case errors.Is(err, io.EOF) && r.isPhase(PhasePublish):
-			return nil
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-			return Errorf(CodeTruncated, "the sender went away at %d bytes, before the transfer was complete", r.Status().Offset)
-		case err != nil:
-			return err
-		}
-		r.pulse.beat()
-		if r.isPhase(phaseEnded) { // what comes behind a Reject is read and dropped
-			if f.Chunk != nil {
-				f.Chunk.Release()
-			}
-			continue
-		}
-		if err := r.handle(f); err != nil {
-			return err
-		}
+	err := r.frames.Each(r.frame)
+	switch {
+	case errors.Is(err, io.EOF) && r.isPhase(PhasePublish):
+		return nil
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return Errorf(CodeTruncated, "the sender went away at %d bytes, before the transfer was complete", r.Status().Offset)
+	default:
+		return err
 	}
+}
+
+func (r *Receiver) frame(f Frame) error {
+	r.pulse.beat()
+	if r.isPhase(phaseEnded) { // what comes behind a Reject is read and dropped
+		if f.Chunk != nil {
+			f.Chunk.Release()
+		}
+		return nil
+	}
+	return r.handle(f)
 }
 
 func (r *Receiver) isPhase(p Phase) bool {

@@ -245,25 +245,18 @@ func (s *Sender) lost(err error) {
 }
 
 func (s *Sender) readLoop() {
-	fr := NewFrameReader(s.stream)
-	for {
-		f, err := fr.Next()
-		if err == nil {
-			s.pulse.beat()
-			err = s.handle(f)
-		} else if errors.Is(err, io.EOF) && s.complete() {
+	err := NewFrameReader(s.stream).Each(s.handle)
+	if errors.Is(err, io.EOF) {
+		if s.complete() {
 			return // hung up after its last word, as it should
-		} else if errors.Is(err, io.EOF) {
-			err = Errorf(CodeUnreachable, "the receiver went away without an answer")
 		}
-		if err != nil {
-			s.fail(err)
-			return
-		}
+		err = Errorf(CodeUnreachable, "the receiver went away without an answer")
 	}
+	s.fail(err)
 }
 
 func (s *Sender) handle(f Frame) error {
+	s.pulse.beat()
 	switch f.Kind {
 	case KindAck:
 		offset, err := ParseAck(f.Payload)

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"os"
 	"sync"
@@ -36,9 +35,6 @@ const (
 const (
 	DefaultWindow     = 8 << 20
 	DefaultMaxStreams = 128
-
-	smuxFrame   = 65535
-	smuxBaseWin = 256 << 10 // what a smux v2 writer may send before the first window update
 )
 
 // SessionConfig says how this end of a session behaves. The zero value is good.
@@ -48,11 +44,6 @@ type SessionConfig struct {
 	MaxStreams int    // streams the peer may have open at once; 0 is DefaultMaxStreams
 }
 
-// StreamBuffer is what one stream may hold unread in smux: a window of content
-// with the overhead of its smallest chunks, and room for control frames. It is
-// above every window granted, so that smux never blocks an honest writer.
-func (c SessionConfig) streamBuffer() int64 { return c.Window + c.Window/64 + smuxBaseWin }
-
 func (c SessionConfig) withDefaults() SessionConfig {
 	if c.Window == 0 {
 		c.Window = DefaultWindow
@@ -60,9 +51,6 @@ func (c SessionConfig) withDefaults() SessionConfig {
 	if c.MaxStreams == 0 {
 		c.MaxStreams = DefaultMaxStreams
 	}
-	// smux counts in int32 and deadlocks healthy peers when all streams
-	// together may hold more than the session may.
-	c.MaxStreams = int(min(int64(c.MaxStreams), (math.MaxInt32-64<<10)/c.streamBuffer()))
 	return c
 }
 
@@ -87,6 +75,7 @@ type Session struct {
 	Peer Hello // what the peer said
 
 	mux  *smux.Session
+	link *link
 	conn net.Conn
 	cfg  SessionConfig
 
@@ -139,13 +128,14 @@ func newSession(ctx context.Context, conn net.Conn, cfg SessionConfig, client bo
 	if client {
 		start = smux.Client
 	}
-	s.mux, err = start(smuxConn(conn), &smux.Config{
-		Version:           2,
+	s.link = newLink(conn, client, cfg.MaxStreams)
+	s.mux, err = start(s.link, &smux.Config{ // the sizes bound what smux buffers, which is nothing
+		Version:           linkVersion,
 		KeepAliveInterval: keepaliveInterval,
 		KeepAliveTimeout:  keepaliveTimeout,
-		MaxFrameSize:      smuxFrame,
-		MaxStreamBuffer:   int(cfg.streamBuffer()),
-		MaxReceiveBuffer:  int(int64(cfg.MaxStreams)*cfg.streamBuffer() + 64<<10),
+		MaxFrameSize:      linkPayload,
+		MaxStreamBuffer:   linkPayload,
+		MaxReceiveBuffer:  linkPayload,
 	})
 	if err != nil {
 		conn.Close()
@@ -207,7 +197,7 @@ func (s *Session) streamClosed() {
 
 func (s *Session) wrap(st *smux.Stream) *muxStream {
 	s.open.Add(1)
-	return &muxStream{Stream: st, sess: s}
+	return &muxStream{mux: st, sess: s, in: s.link.add(st.ID())}
 }
 
 // Open opens a stream. It waits for the socket to take a few bytes, which a
@@ -287,43 +277,35 @@ func (s *Session) background(f func()) {
 
 // muxStream is a Stream that ends its session rather than leave it blocked.
 type muxStream struct {
-	*smux.Stream
+	mux    *smux.Stream
 	sess   *Session
+	in     *inbound
 	closed atomic.Bool
 }
 
-// Write writes all of p within WriteTimeout or closes the session: smux may
-// read p even after a write that failed, so nothing may follow it.
+// Write writes all of p within WriteTimeout or closes the session.
 func (m *muxStream) Write(p []byte) (int, error) {
-	m.SetWriteDeadline(time.Now().Add(WriteTimeout))
-	n, err := m.Stream.Write(p)
-	if err == nil || m.closed.Load() {
-		return n, err
+	err := m.sess.link.send(m.mux.ID(), p, &m.closed)
+	if err == nil {
+		return len(p), nil
+	}
+	if m.closed.Load() {
+		return 0, err
 	}
 	m.sess.endSoon()
-	if errors.Is(err, smux.ErrTimeout) {
-		return n, Errorf(CodeDead, "%s took nothing for %v", m.sess.conn.RemoteAddr(), WriteTimeout)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return 0, Errorf(CodeDead, "%s took nothing for %v", m.sess.conn.RemoteAddr(), WriteTimeout)
 	}
-	return n, Errorf(CodeUnreachable, "connection to %s lost: %w", m.sess.conn.RemoteAddr(), err)
+	return 0, Errorf(CodeUnreachable, "connection to %s lost: %w", m.sess.conn.RemoteAddr(), err)
 }
 
-// Read returns what has come before it tells of the end of the session: smux
-// picks one of the two at random, and the last word of a peer would be lost.
-func (m *muxStream) Read(p []byte) (int, error) {
-	n, err := m.Stream.Read(p)
-	if n == 0 && err != nil {
-		if n, _ = m.Stream.Read(p); n > 0 {
-			err = nil
-		}
-	}
-	if errors.Is(err, smux.ErrInvalidProtocol) || errors.Is(err, smux.ErrConsumed) {
-		err = Errorf(CodeChecksum, "connection to %s damaged: %w", m.sess.conn.RemoteAddr(), err)
-	}
-	return n, err
-}
+// Read reads what has come, before anybody asks for each frame.
+func (m *muxStream) Read(p []byte) (int, error) { return m.in.read(p) }
+
+func (m *muxStream) each(f func(Frame) error) error { return m.in.each(f) }
 
 func (m *muxStream) CloseWrite() error {
-	m.sess.background(func() { m.Stream.CloseWrite() }) // waits until the FIN is written
+	m.sess.background(func() { m.mux.CloseWrite() }) // waits until the FIN is written
 	return nil
 }
 
@@ -331,8 +313,10 @@ func (m *muxStream) Close() error {
 	if m.closed.Swap(true) {
 		return nil
 	}
+	m.in.end(io.ErrClosedPipe)
 	m.sess.background(func() {
-		m.Stream.Close() // waits until the FIN is written
+		m.mux.Close() // waits until the FIN is written
+		m.sess.link.remove(m.mux.ID())
 		m.sess.streamClosed()
 	})
 	return nil

@@ -1,0 +1,314 @@
+// Link: the connection under smux. smux keeps the session: it numbers streams,
+// opens, accepts and ends them, and keeps the connection alive. What streams
+// carry goes past it, in the same frames on the wire:
+//
+//	version u8 = 2 | command u8 | length u16 | stream u32 | payload    little endian
+//
+// smux hands each of its 64 KiB frames from goroutine to goroutine five times
+// and copies it once on the way in; that took more time than the kernel needs
+// to move the bytes (docs/performance.md). Here a writer puts a whole sbcast
+// frame on the wire in one writev, and what comes in is read to where it
+// belongs and handed over by the goroutine that read it.
+//
+// Nor does smux's own flow control apply, which a peer may ignore: credit for
+// content is the Receiver's to give, and it is checked chunk by chunk.
+
+package protocol
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	linkVersion    = 2
+	linkHeaderSize = 8
+
+	// linkPayload is the most content in one smux frame that we send. It is
+	// what fits, in whole words.
+	linkPayload = math.MaxUint16 &^ 7
+
+	// linkAhead is how far beyond a payload is read in the same system call:
+	// the next header, and all of a short frame behind it.
+	linkAhead = 256
+)
+
+// smux's commands.
+const (
+	cmdSYN = 0 // a stream begins
+	cmdFIN = 1 // a direction of a stream ends
+	cmdPSH = 2 // content of a stream
+	cmdNOP = 3 // keepalive
+	cmdUPD = 4 // smux's flow control, which nobody needs here
+)
+
+// link implements what smux wants of a connection. Its Read is called by
+// smux's one reading goroutine only.
+type link struct {
+	conn   net.Conn
+	opens  uint32 // parity of the ids of streams that the peer opens
+	most   int    // streams that the peer may have open before it is cut off
+	vector bool   // writev is worth it; a tls.Conn would make a record of each part
+
+	// Owned by the goroutine that reads.
+	ahead   []byte // read and not consumed, a part of store
+	store   [linkAhead]byte
+	scratch []byte // for what is dropped
+
+	wmu     sync.Mutex // held while writing
+	until   time.Time  // write deadline
+	headers []byte
+	parts   [][]byte
+	buffers net.Buffers
+	flat    []byte // without vector
+
+	mu      sync.Mutex
+	streams map[uint32]*inbound
+	theirs  int // of streams: opened by the peer
+	err     error
+}
+
+func newLink(conn net.Conn, client bool, maxStreams int) *link {
+	l := &link{conn: conn, most: 2*maxStreams + 16, streams: map[uint32]*inbound{}}
+	if !client { // smux's clients open odd streams
+		l.opens = 1
+	}
+	_, l.vector = conn.(*net.TCPConn)
+	return l
+}
+
+// Close closes the connection, which ends Read, and all streams.
+func (l *link) Close() error {
+	err := l.conn.Close()
+	_ = l.fail(net.ErrClosed) // smux may have stopped reading
+	return err
+}
+
+// Read reads smux's own frames, and between them hands the content of streams
+// to whoever waits for it.
+func (l *link) Read(p []byte) (int, error) {
+	var h [linkHeaderSize]byte
+	if len(p) < len(h) {
+		panic("protocol: smux reads something else than a header")
+	}
+	for {
+		if err := l.fill(h[:], len(h)); err != nil {
+			return 0, l.fail(err)
+		}
+		length, id := int(binary.LittleEndian.Uint16(h[2:])), binary.LittleEndian.Uint32(h[4:])
+		forward, err := l.take(h[0], h[1], length, id)
+		if err != nil {
+			return 0, l.fail(err)
+		}
+		if forward {
+			return copy(p, h[:]), nil
+		}
+	}
+}
+
+// take deals with one frame of the peer's and reports whether smux is to see
+// it. What no honest peer sends is an error, before anything is made of it.
+func (l *link) take(version, cmd byte, length int, id uint32) (forward bool, err error) {
+	damaged := func(format string, args ...any) (bool, error) {
+		return false, Errorf(CodeChecksum, "connection to %s damaged: %s", l.conn.RemoteAddr(), fmt.Sprintf(format, args...))
+	}
+	switch {
+	case version != linkVersion:
+		return damaged("smux version %d, want %d", version, linkVersion)
+	case cmd == cmdPSH:
+		return false, l.content(id, length)
+	case cmd == cmdUPD && length == 8:
+		_, err := l.drain(length)
+		return false, err
+	case length != 0:
+		return damaged("smux command %d with %d bytes", cmd, length)
+	case cmd == cmdNOP:
+		return true, nil
+	case cmd == cmdFIN:
+		if in := l.stream(id); in != nil {
+			in.end(io.EOF)
+		}
+		return true, nil
+	case cmd == cmdSYN:
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		switch {
+		case id == 0 || id%2 != l.opens:
+			return damaged("stream %d is not the peer's to open", id)
+		case l.streams[id] != nil:
+			return damaged("stream %d is open already", id)
+		case l.theirs >= l.most:
+			return false, Errorf(CodeBusy, "%s opens more than %d streams", l.conn.RemoteAddr(), l.most)
+		}
+		l.theirs++
+		l.streams[id] = newInbound()
+		return true, nil
+	default:
+		return damaged("unknown smux command %d", cmd)
+	}
+}
+
+// content hands the next n bytes to a stream. Those of a stream that is gone
+// are dropped.
+func (l *link) content(id uint32, n int) error {
+	in := l.stream(id)
+	if in == nil {
+		_, err := l.drain(n)
+		return err
+	}
+	return in.receive(l, n)
+}
+
+func (l *link) stream(id uint32) *inbound {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.streams[id]
+}
+
+// fill reads n bytes to the beginning of b, whose room beyond that it may use.
+func (l *link) fill(b []byte, n int) error {
+	got := copy(b[:n], l.ahead)
+	l.ahead = l.ahead[got:]
+	for got < n {
+		room := b[got:min(cap(b), n+linkAhead)]
+		if len(room) < n-got+linkHeaderSize { // too little beyond: read what is wanted into the store
+			if n-got <= len(l.store)/2 {
+				k, err := l.conn.Read(l.store[:])
+				used := copy(b[got:n], l.store[:k])
+				got += used
+				l.ahead = l.store[used:k]
+				if err != nil && got < n {
+					return err
+				}
+				continue
+			}
+			room = b[got:n]
+		}
+		k, err := l.conn.Read(room)
+		if got += k; got > n {
+			l.ahead = l.store[:copy(l.store[:], b[n:got])]
+			return nil
+		}
+		if err != nil && got < n {
+			return err
+		}
+	}
+	return nil
+}
+
+// drain reads n bytes, at most what one of smux's frames has, which are valid
+// until the next call.
+func (l *link) drain(n int) ([]byte, error) {
+	if l.scratch == nil {
+		l.scratch = make([]byte, math.MaxUint16+linkAhead)
+	}
+	return l.scratch[:n], l.fill(l.scratch, n)
+}
+
+// fail ends all streams with the first error.
+func (l *link) fail(err error) error {
+	l.mu.Lock()
+	if l.err == nil {
+		l.err = err
+	}
+	err = l.err
+	all := make([]*inbound, 0, len(l.streams))
+	for _, in := range l.streams {
+		all = append(all, in)
+	}
+	l.mu.Unlock()
+	for _, in := range all {
+		in.end(err)
+	}
+	return err
+}
+
+// add notes a stream that this end opens, or finds one that the peer opened.
+func (l *link) add(id uint32) *inbound {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	in := l.streams[id]
+	if in == nil {
+		in = newInbound()
+		l.streams[id] = in
+		if l.err != nil {
+			in.end(l.err)
+		}
+	}
+	return in
+}
+
+// remove forgets a stream: what still comes for it is dropped.
+func (l *link) remove(id uint32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.streams[id] != nil && id%2 == l.opens {
+		l.theirs--
+	}
+	delete(l.streams, id)
+}
+
+// WriteBuffers writes a frame of smux's. A stream is known from its SYN on, as
+// the peer may answer at once.
+func (l *link) WriteBuffers(v [][]byte) (int, error) {
+	if h := v[0]; h[1] == cmdSYN {
+		l.add(binary.LittleEndian.Uint32(h[4:]))
+	}
+	l.wmu.Lock()
+	defer l.wmu.Unlock()
+	l.parts = append(l.parts[:0], v...)
+	return l.flushLocked()
+}
+
+// Write is for what smux does not write by WriteBuffers, which is nothing.
+func (l *link) Write(p []byte) (int, error) { return l.WriteBuffers([][]byte{p}) }
+
+// send writes p as content of stream id, unless it is closed.
+func (l *link) send(id uint32, p []byte, closed *atomic.Bool) error {
+	l.wmu.Lock()
+	defer l.wmu.Unlock()
+	if closed.Load() {
+		return io.ErrClosedPipe
+	}
+	frames := (len(p) + linkPayload - 1) / linkPayload
+	if need := frames * linkHeaderSize; cap(l.headers) < need {
+		l.headers = make([]byte, need)
+	}
+	l.parts = l.parts[:0]
+	for i := range frames {
+		part := p[i*linkPayload : min((i+1)*linkPayload, len(p))]
+		h := l.headers[i*linkHeaderSize : (i+1)*linkHeaderSize]
+		h[0], h[1] = linkVersion, cmdPSH
+		binary.LittleEndian.PutUint16(h[2:], uint16(len(part)))
+		binary.LittleEndian.PutUint32(h[4:], id)
+		l.parts = append(l.parts, h, part)
+	}
+	_, err := l.flushLocked()
+	return err
+}
+
+// flushLocked writes the parts, within WriteTimeout.
+func (l *link) flushLocked() (int, error) {
+	if now := time.Now(); l.until.Sub(now) < WriteTimeout-time.Second {
+		l.until = now.Add(WriteTimeout)
+		l.conn.SetWriteDeadline(l.until)
+	}
+	if l.vector {
+		l.buffers = l.parts
+		n, err := l.buffers.WriteTo(l.conn)
+		clear(l.parts)
+		return int(n), err
+	}
+	l.flat = l.flat[:0]
+	for _, part := range l.parts {
+		l.flat = append(l.flat, part...)
+	}
+	clear(l.parts)
+	return l.conn.Write(l.flat)
+}
