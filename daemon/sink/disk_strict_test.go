@@ -796,7 +796,7 @@ func (d *strictFS) put(t testing.TB, name string, b []byte, durable bool) {
 	require.NoError(t, err)
 	if durable {
 		require.NoError(t, f.Sync())
-		require.NoError(t, syncPath(d, filepath.Dir(name)))
+		require.NoError(t, newDirSyncs(d).path(filepath.Dir(name), 0))
 	}
 	require.NoError(t, f.Close())
 }
