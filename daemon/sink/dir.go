@@ -136,7 +136,7 @@ func (d *Dir) Create(ctx context.Context, r Request) (f File, have Have, err err
 		return nil, have, protocol.Errorf(protocol.CodeExists, "%q exists and is not a regular file (%s)", r.Name, target.Mode().Type())
 	}
 	again := r.Force && r.Preserve && (!target.ModTime().Equal(r.MTime) || target.Mode().Perm() != fs.FileMode(r.Mode).Perm())
-	if m, ok := d.readManifest(name, target); ok && !again && m.Source == sourceKey(r.Offer) && m.Digest.Algorithm() == r.Digest {
+	if m, ok := d.readManifest(name, target); ok && !again && (!m.Unsynced || d.fsync == FsyncNever) && m.Source == sourceKey(r.Offer) && m.Digest.Algorithm() == r.Digest {
 		return &publishedFile{dir: d, name: name}, Have{Offset: m.Size, Published: true, Digest: m.Digest}, nil
 	}
 	if r.Force {

@@ -52,6 +52,8 @@ type manifest struct {
 	Size   int64           `json:"size"`
 	MTime  time.Time       `json:"mtime"` // of the file on disk
 	When   time.Time       `json:"when"`
+
+	Unsynced bool `json:"unsynced,omitempty"` // published with FsyncNever
 }
 
 // is reports whether target is still what m speaks of.

@@ -370,7 +370,7 @@ func (p *partFile) Publish(context.Context) (Published, error) {
 func (p *partFile) noteManifest(mtime time.Time) error {
 	m := manifest{
 		Name: p.name, Source: sourceKey(p.offer), Digest: p.staged,
-		Size: p.size, MTime: mtime, When: time.Now(),
+		Size: p.size, MTime: mtime, When: time.Now(), Unsynced: p.dir.fsync == FsyncNever,
 	}
 	if p.offer.Force {
 		if old, err := p.dir.disk.Lstat(p.name); err == nil && m.is(old) {

@@ -69,7 +69,7 @@ func (s *sameFile) Publish(context.Context) (Published, error) {
 	if info, err := s.file.Stat(); err == nil {
 		_ = s.dir.writeManifest(manifest{ // only spares work
 			Name: s.name, Source: sourceKey(s.offer), Digest: s.digest,
-			Size: s.size, MTime: info.ModTime(), When: time.Now(),
+			Size: s.size, MTime: info.ModTime(), When: time.Now(), Unsynced: s.dir.fsync == FsyncNever,
 		})
 	}
 	s.Discard(false)
