@@ -123,7 +123,8 @@ func (d *lineDisplay) progress(p client.Progress) {
 		if leaf.Text != "" {
 			state += ": " + printable(leaf.Text)
 		}
-		tell := d.verbose || leaf.State == protocol.LeafReceiving && leaf.Text != "" || leaf.State == protocol.LeafWaiting && leaf.Code != "" || leaf.State == protocol.LeafFailed
+		tell := d.verbose || leaf.State == protocol.LeafReceiving && leaf.Text != "" || leaf.State == protocol.LeafWaiting && leaf.Code != "" ||
+			leaf.State == protocol.LeafFailed && d.file == "" // of many files the receipts say it, once and in order
 		if old := d.states[leaf.Name]; old != state && tell {
 			fmt.Fprintf(d.errw, "%s: %s %s\n", p.Name, leaf.Name, state)
 		}

@@ -178,13 +178,15 @@ func TestFsyncPolicies(t *testing.T) {
 // With commit a sync that fails is a failed receipt, and no file.
 func TestFsyncCommitFails(t *testing.T) {
 	disk := newStrictFS()
-	disk.fail = strictFailNth("sync", 0, strictEIO)
+	disk.fail = strictFailNth("sync", 1, strictEIO)
 	d, err := newDir("/policy", disk, strictSame, DirOptions{Fsync: FsyncCommit})
 	require.NoError(t, err)
-	p := newPowerPush("file", powerContent(71, 5_000))
+	first, p := newPowerPush("first", powerContent(74, 5_000)), newPowerPush("file", powerContent(71, 5_000))
+	_, err = first.run(d)
+	require.NoError(t, err)
 	_, err = p.run(d)
 	require.ErrorIs(t, err, strictEIO)
-	require.Empty(t, disk.list(), "something is left of it")
+	require.Equal(t, []string{manifestPath(first.name), first.name}, disk.list(), "something is left of it")
 	_, err = p.run(d)
 	require.NoError(t, err)
 	require.True(t, disk.crash(strictNothing, strictNothing).holds(p.name, p.content))
