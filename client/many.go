@@ -14,10 +14,10 @@ import (
 )
 
 // How many pushes go at once. A small file is three round trips and a few
-// syncs, in which nothing else happens: 1,000 files of 4 KiB to two readers
-// took 3.2 s one after the other, 1.2 s with 8 at once, 1.0 s with 16 to 64.
-// A large file fills the way by itself, and takes a window of memory at the
-// broadcaster.
+// syncs, in which nothing else happens. With 1,000 files of 4 KiB through a
+// broadcaster to two readers, 32 at once took a third of the time of one after
+// the other, 8 at once half, and 64 no less than 32. A large file fills the way
+// by itself, and takes a window of memory at the broadcaster.
 const (
 	// DefaultParallel is the most pushes at once.
 	DefaultParallel = 32
