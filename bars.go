@@ -14,10 +14,13 @@ import (
 	"github.com/sbcast/sbcast/protocol"
 )
 
-type barReporter struct{ out, errw io.Writer }
+type barReporter struct {
+	out, errw io.Writer
+	host      string
+}
 
-func (b *barReporter) begin(src client.Source, host string) display {
-	fmt.Fprintf(b.errw, "%s to %s\n", src.Name(), host)
+func (b *barReporter) begin(src client.Source) display {
+	fmt.Fprintf(b.errw, "%s to %s\n", src.Name(), b.host)
 	return &barDisplay{
 		barReporter: b,
 		bars:        mpb.New(mpb.WithOutput(b.errw), mpb.WithWidth(40), mpb.WithRefreshRate(150*time.Millisecond)),
@@ -119,5 +122,5 @@ func (d *barDisplay) end(receipts []client.Receipt, _ error) {
 		r.bar.Abort(false) // no-op on those that are complete
 	}
 	d.bars.Wait()
-	printReceipts(d.out, receipts)
+	printReceipts(d.out, "", receipts)
 }

@@ -26,6 +26,7 @@ func devCommand() *cli.Command {
 			&cli.StringFlag{Name: "dir", Value: "sbcast-dev", Usage: "`DIR` for the files"},
 			&cli.IntFlag{Name: "readers", Value: 2, Usage: "`NUMBER` of readers"},
 			windowFlag("BROADCASTER_BUFFER_SIZE"),
+			fsyncFlag(),
 		}, logFlags()...),
 		Action: dev,
 	}
@@ -40,6 +41,10 @@ func dev(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	fsync, err := fsyncOf(c)
+	if err != nil {
+		return err
+	}
 	n := c.Int("readers")
 	if n < 1 || n > 1000 || c.NArg() > 0 {
 		return usagef("dev takes --dir and --readers, 1 to 1000")
@@ -48,7 +53,7 @@ func dev(c *cli.Context) error {
 	var hops []*daemon.Hop
 	for i := 1; i <= n; i++ {
 		name := "reader-" + strconv.Itoa(i)
-		store, err := sink.OpenDir(filepath.Join(c.String("dir"), name), sink.DirOptions{})
+		store, err := sink.OpenDir(filepath.Join(c.String("dir"), name), sink.DirOptions{Fsync: fsync})
 		if err != nil {
 			return configError(err)
 		}

@@ -3,9 +3,14 @@
 package main
 
 import (
+	"bufio"
+	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -19,7 +24,8 @@ func pushCommand() *cli.Command {
 		Name:      "push",
 		Usage:     "send files to all readers behind HOST",
 		ArgsUsage: "FILE... HOST[:PORT]",
-		UsageText: "sbcast push [flags] FILE... HOST[:PORT]\n\nFILE - is standard input and needs --name. HOST is a broadcaster, or a reader;\nwithout a port it is " + client.DefaultPort + ". Flags may stand anywhere.",
+		UsageText: "sbcast push [flags] FILE... HOST[:PORT]\n\nFILE - is standard input and needs --name. HOST is a broadcaster, or a reader;\nwithout a port it is " + client.DefaultPort + ". Flags may stand anywhere.\n\n" +
+			"Several files go over one connection, many small ones at once. One that fails does\nnot hold up the others; the exit code is that of the worst. For more than fit on a\ncommand line: find DIR -type f | sbcast push --files-from - HOST",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "replace files that exist"},
 			&cli.BoolFlag{Name: "preserve", Aliases: []string{"p"}, Usage: "keep mode and modification time"},
@@ -30,6 +36,8 @@ func pushCommand() *cli.Command {
 			&cli.StringFlag{Name: "name", Usage: "`NAME` of the file at the readers (default: its own)"},
 			&cli.StringFlag{Name: "digest", Value: string(protocol.DigestXXH128), Usage: "xxh128, sha256, blake3 or none"},
 			&cli.GenericFlag{Name: "bwlimit", Value: &sizeValue{}, Usage: "at most `RATE` bytes a second: 10M, ..."},
+			&cli.StringFlag{Name: "files-from", Usage: "push the files that `LIST` names too, a path a line; - is standard input"},
+			&cli.IntFlag{Name: "parallel", Value: client.DefaultParallel, Usage: "small files at once at most; large ones go two at once, or one with 1"},
 			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "ask the readers whether they would take it, send nothing"},
 			&cli.BoolFlag{Name: "json", Usage: "events and result on standard output, a JSON object a line"},
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print errors only"},
@@ -44,23 +52,15 @@ func push(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	paths := c.Args().Slice()
-	if len(paths) < 2 {
+	args := c.Args().Slice()
+	if len(args) < 2 && (len(args) == 0 || !c.IsSet("files-from")) {
 		return usagef("push needs a FILE and a HOST: sbcast push FILE... HOST[:PORT]")
 	}
-	host := paths[len(paths)-1]
-	paths = paths[:len(paths)-1]
-	if opts.Name != "" && len(paths) > 1 {
-		return usagef("--name goes with one file, not with %d", len(paths))
-	}
-	var sources []client.Source
-	for _, path := range paths {
-		src, err := source(path, opts.Name)
-		if err != nil {
-			newReporter(c).result(&summary{err: err}, 0)
-			return err
-		}
-		sources = append(sources, src)
+	host := args[len(args)-1]
+	sources, err := sources(args[:len(args)-1], c.String("files-from"), opts.Name)
+	if err != nil {
+		newReporter(c, nil, host).result(&summary{err: err}, 0)
+		return err
 	}
 	cl, err := client.New(host, agent())
 	if err != nil {
@@ -68,24 +68,107 @@ func push(c *cli.Context) error {
 	}
 	defer cl.Close()
 
-	out := newReporter(c)
 	begun := time.Now()
-	sum := &summary{}
-	for _, src := range sources {
-		show := out.begin(src, host)
-		opts.OnProgress = show.progress
-		receipts, err := cl.Push(c.Context, src, opts)
+	p := &pushes{sources: sources, to: cl.Addr(), out: newReporter(c, sources, host), shows: map[int]display{}}
+	cl.PushAll(c.Context, sources, opts, p)
+	p.sum.settle(context.Cause(c.Context), len(sources))
+	p.out.result(&p.sum, time.Since(begun))
+	return p.sum.err
+}
+
+// pushes passes what becomes of each file on to a reporter.
+type pushes struct {
+	sources []client.Source
+	to      string
+	out     reporter
+	shows   map[int]display // of the pushes that End was not told of
+	sum     summary
+}
+
+func (p *pushes) Begin(i int) func(client.Progress) {
+	show := p.out.begin(p.sources[i])
+	p.shows[i] = show
+	return show.progress
+}
+
+func (p *pushes) End(i int, receipts []client.Receipt, err error) {
+	name := p.sources[i].Name()
+	if err != nil {
+		err = fmt.Errorf("push %s to %s: %w", name, p.to, err)
+	}
+	p.shows[i].end(receipts, err)
+	delete(p.shows, i)
+	p.sum.add(name, receipts, err)
+}
+
+// sources are the files to push: those on the command line, then those that
+// the file list names. They have different names at the readers.
+func sources(paths []string, list, name string) ([]client.Source, error) {
+	if list == "-" && slices.Contains(paths, "-") {
+		return nil, usagef("standard input cannot be a file and --files-from at once")
+	}
+	if i := slices.Index(paths, "-"); i >= 0 && slices.Contains(paths[i+1:], "-") {
+		return nil, usagef("standard input can be pushed once")
+	}
+	if name != "" && len(paths) > 1 {
+		return nil, usagef("--name goes with one file, not with %d", len(paths))
+	}
+	var all []client.Source
+	for _, path := range paths {
+		src, err := source(path, name)
 		if err != nil {
-			err = fmt.Errorf("push %s to %s: %w", src.Name(), cl.Addr(), err)
+			return nil, err
 		}
-		show.end(receipts, err)
-		sum.add(src.Name(), receipts, err)
-		if c.Context.Err() != nil {
-			break
+		all = append(all, src)
+	}
+	if list != "" {
+		paths, err := readList(list)
+		if err != nil {
+			return nil, err
+		}
+		for _, path := range paths {
+			src, err := client.File(path)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, src)
 		}
 	}
-	out.result(sum, time.Since(begun))
-	return sum.err
+	if name != "" && len(all) > 1 {
+		return nil, usagef("--name goes with one file, not with %d", len(all))
+	}
+	seen := make(map[string]bool, len(all))
+	for _, src := range all {
+		if seen[src.Name()] {
+			return nil, usagef("two files would be called %q at the readers: push one of them by itself, with --name", src.Name())
+		}
+		seen[src.Name()] = true
+	}
+	return all, nil
+}
+
+// readList reads the paths in a file, one a line; empty lines do not count.
+func readList(list string) (paths []string, err error) {
+	r := os.Stdin
+	if list != "-" {
+		if r, err = os.Open(list); err != nil {
+			return nil, &client.InputError{Err: fmt.Errorf("--files-from: %w", err), Missing: errors.Is(err, fs.ErrNotExist)}
+		}
+		defer r.Close()
+	}
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		if path := strings.TrimSuffix(lines.Text(), "\r"); path != "" {
+			paths = append(paths, path)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, &client.InputError{Err: fmt.Errorf("--files-from %s: %w", list, err)}
+	}
+	if len(paths) == 0 {
+		return nil, &client.InputError{Err: fmt.Errorf("--files-from %s names no files", list), Missing: true}
+	}
+	return paths, nil
 }
 
 func source(path, name string) (client.Source, error) {
@@ -102,7 +185,10 @@ func pushOptions(c *cli.Context) (o client.Options, err error) {
 	o = client.Options{
 		Name: c.String("name"), Force: c.Bool("force"), Preserve: c.Bool("preserve"),
 		ChunkSize: int(sizeOf(c, "size")), Timeout: timeOf(c, "timeout"),
-		BWLimit: sizeOf(c, "bwlimit"), DryRun: c.Bool("dry-run"),
+		BWLimit: sizeOf(c, "bwlimit"), DryRun: c.Bool("dry-run"), Parallel: c.Int("parallel"),
+	}
+	if o.Parallel < 1 {
+		return o, usagef("--parallel: want 1 or more")
 	}
 	if o.ChunkSize < 1 {
 		return o, usagef("--size: want 1 byte to 4M")
@@ -127,6 +213,7 @@ func pushOptions(c *cli.Context) (o client.Options, err error) {
 // summary is the outcome of all files of one push command.
 type summary struct {
 	files    int
+	failed   int   // files with an error of their own
 	bytes    int64 // content, once for each file
 	receipts []fileReceipt
 	err      error // the worst
@@ -138,6 +225,8 @@ type fileReceipt struct {
 	client.Receipt
 }
 
+// add takes the outcome of a file. The worst error is the first, unless that
+// one met its policy and a later one did not.
 func (s *summary) add(file string, receipts []client.Receipt, err error) {
 	s.files++
 	var most int64
@@ -148,8 +237,24 @@ func (s *summary) add(file string, receipts []client.Receipt, err error) {
 		}
 	}
 	s.bytes += most
+	if err == nil {
+		return
+	}
+	s.failed++
 	var partial *client.PartialError
-	if s.err == nil || errors.As(s.err, &partial) && err != nil {
+	if s.err == nil || errors.As(s.err, &partial) && !errors.As(err, &partial) {
 		s.err = err
+	}
+}
+
+// settle says in the error what else there is: files that were not begun when
+// cause ended the push, and files with other errors.
+func (s *summary) settle(cause error, files int) {
+	var partial *client.PartialError
+	switch {
+	case s.files < files && (s.err == nil || errors.As(s.err, &partial)):
+		s.err = fmt.Errorf("push: %w: %d of %d files were not begun", cause, files-s.files, files)
+	case s.failed > 1:
+		s.err = fmt.Errorf("%w (and %d more of %d files had errors)", s.err, s.failed-1, files)
 	}
 }

@@ -31,6 +31,7 @@ func readerCommand() *cli.Command {
 			&cli.StringFlag{Name: "sink", Aliases: []string{"s"}, Usage: "where files go: `SINK`"},
 			windowFlag("READER_BUFFER_SIZE"),
 			&cli.GenericFlag{Name: "part-ttl", Value: &secondsValue{sink.DefaultPartTTL}, Usage: "`SECONDS` after which an unfinished file that nobody came back for is deleted"},
+			fsyncFlag(),
 			&cli.BoolFlag{Name: "once", Usage: "end after one file, with exit code 0 if it was published"},
 		}, logFlags()...),
 		Action: reader,
@@ -53,10 +54,14 @@ func reader(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	fsync, err := fsyncOf(c)
+	if err != nil {
+		return err
+	}
 	if !c.IsSet("sink") {
 		return usagef("reader needs --sink: dir:PATH, exec:COMMAND, discard: or -")
 	}
-	store, err := sink.Open(c.String("sink"), sink.Options{Output: c.App.Writer, PartTTL: timeOf(c, "part-ttl")})
+	store, err := sink.Open(c.String("sink"), sink.Options{Output: c.App.Writer, PartTTL: timeOf(c, "part-ttl"), Fsync: fsync})
 	if err != nil {
 		return configError(err)
 	}
@@ -75,6 +80,21 @@ func reader(c *cli.Context) error {
 	defer leaf.Close()
 	s := daemon.NewServer(leaf, opts)
 	return serve(ctx, map[*daemon.Server]net.Listener{s: ln})
+}
+
+func fsyncFlag() cli.Flag {
+	return &cli.StringFlag{
+		Name: "fsync", Value: string(sink.FsyncAlways),
+		Usage: "when a directory syncs: `always` (content before a reader is ready, names before its receipt), commit (both after all are ready) or never (what was published may be lost with the power)",
+	}
+}
+
+func fsyncOf(c *cli.Context) (sink.Fsync, error) {
+	f, err := sink.ParseFsync(c.String("fsync"))
+	if err != nil {
+		return "", usagef("--fsync: %v", err)
+	}
+	return f, nil
 }
 
 // readerAddress is --listen, or its default with the port that the proof of

@@ -20,29 +20,34 @@ import (
 
 // reporter shows a push command.
 type reporter interface {
-	// begin is called for each file and returns what shows it.
-	begin(src client.Source, host string) display
+	// begin is called for each file, in order, and returns what shows it.
+	begin(src client.Source) display
 	// result is called once, last.
 	result(s *summary, took time.Duration)
 }
 
-// display shows the push of one file.
+// display shows the push of one file. Several files go at once: the calls for
+// one of them come one after the other, and so do all calls of end, in order.
 type display interface {
 	progress(p client.Progress)
 	end(receipts []client.Receipt, err error)
 }
 
-func newReporter(c *cli.Context) reporter {
+// newReporter returns what the flags ask for, of a push of sources to host.
+func newReporter(c *cli.Context, sources []client.Source, host string) reporter {
 	out, errw := c.App.Writer, c.App.ErrWriter
+	bars := !c.Bool("verbose") && isTerminal(errw)
 	switch {
 	case c.Bool("json"):
-		return &jsonReporter{enc: json.NewEncoder(out)}
+		return &jsonReporter{enc: json.NewEncoder(out), host: host, several: len(sources) > 1}
 	case c.Bool("quiet"):
 		return quietReporter{}
-	case !c.Bool("verbose") && isTerminal(errw):
-		return &barReporter{out: out, errw: errw}
+	case bars && len(sources) > 1:
+		return newTotalReporter(out, errw, newTally(sources), host)
+	case bars:
+		return &barReporter{out: out, errw: errw, host: host}
 	default:
-		return &lineReporter{out: out, errw: errw, verbose: c.Bool("verbose")}
+		return &lineReporter{out: out, errw: errw, verbose: c.Bool("verbose"), tally: newTally(sources)}
 	}
 }
 
@@ -51,14 +56,18 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// printReceipts prints a line for each reader.
-func printReceipts(out io.Writer, receipts []client.Receipt) {
+// printReceipts prints a line for each reader. File is named where the line
+// does not, "" when there is only one.
+func printReceipts(out io.Writer, file string, receipts []client.Receipt) {
+	if file != "" {
+		file = printable(file) + ": "
+	}
 	for _, r := range receipts {
 		switch r.Status {
 		case protocol.LeafFailed:
-			fmt.Fprintf(out, "%-9s  %s  %s\n", r.Status, r.Leaf, printable(r.Text))
+			fmt.Fprintf(out, "%-9s  %s  %s%s\n", r.Status, r.Leaf, file, printable(r.Text))
 		case protocol.LeafReady: // of a dry run
-			fmt.Fprintf(out, "%-9s  %s  would take it\n", r.Status, r.Leaf)
+			fmt.Fprintf(out, "%-9s  %s  %swould take it\n", r.Status, r.Leaf, file)
 		default:
 			fmt.Fprintf(out, "%-9s  %s  %s  %s  %.2fs  %s\n", r.Status, r.Leaf,
 				printable(r.Location), humanize.IBytes(uint64(r.Bytes)), r.Seconds, r.Digest)
@@ -68,7 +77,7 @@ func printReceipts(out io.Writer, receipts []client.Receipt) {
 
 type quietReporter struct{}
 
-func (quietReporter) begin(client.Source, string) display { return quietDisplay{} }
+func (quietReporter) begin(client.Source) display { return quietDisplay{} }
 
 func (quietReporter) result(*summary, time.Duration) {}
 
@@ -82,6 +91,7 @@ func (quietDisplay) end([]client.Receipt, error) {}
 type lineReporter struct {
 	out, errw io.Writer
 	verbose   bool
+	tally     *tally
 }
 
 // lineEvery is the time between two lines of progress.
@@ -89,51 +99,58 @@ const lineEvery = 5 * time.Second
 
 type lineDisplay struct {
 	*lineReporter
-	last   time.Duration
-	note   string
+	share
+	file   string // "" when there is only one
 	states map[string]string
 }
 
-func (l *lineReporter) begin(client.Source, string) display {
-	return &lineDisplay{lineReporter: l, states: map[string]string{}}
+func (l *lineReporter) begin(src client.Source) display {
+	d := &lineDisplay{lineReporter: l, share: share{tally: l.tally}, states: map[string]string{}}
+	if l.tally.files > 1 {
+		d.file = src.Name()
+	}
+	return d
 }
 
 func (l *lineReporter) result(*summary, time.Duration) {}
 
 func (d *lineDisplay) progress(p client.Progress) {
-	if p.Note != d.note && p.Note != "" {
+	if d.news(p) {
 		fmt.Fprintf(d.errw, "%s: %s\n", p.Name, printable(p.Note))
 	}
-	d.note = p.Note
 	for _, leaf := range p.Leaves {
 		state := string(leaf.State)
 		if leaf.Text != "" {
 			state += ": " + printable(leaf.Text)
 		}
-		tell := d.verbose || leaf.State == protocol.LeafReceiving && leaf.Text != "" || leaf.State == protocol.LeafWaiting && leaf.Code != "" || leaf.State == protocol.LeafFailed
+		tell := d.verbose || leaf.State == protocol.LeafReceiving && leaf.Text != "" || leaf.State == protocol.LeafWaiting && leaf.Code != "" ||
+			leaf.State == protocol.LeafFailed && d.file == "" // of many files the receipts say it, once and in order
 		if old := d.states[leaf.Name]; old != state && tell {
 			fmt.Fprintf(d.errw, "%s: %s %s\n", p.Name, leaf.Name, state)
 		}
 		d.states[leaf.Name] = state
 	}
-	if p.Elapsed-d.last < lineEvery {
-		return
+	d.moved(p)
+	if line, due := d.share.line(p.Name); due {
+		fmt.Fprintln(d.errw, line)
 	}
-	d.last = p.Elapsed
-	line := fmt.Sprintf("%s: %s", p.Name, humanize.IBytes(uint64(p.Acked)))
-	if p.Size > 0 {
-		line += fmt.Sprintf(" of %s (%d%%)", humanize.IBytes(uint64(p.Size)), 100*p.Acked/p.Size)
-	}
-	fmt.Fprintf(d.errw, "%s in %v\n", line, p.Elapsed.Round(time.Second))
 }
 
-func (d *lineDisplay) end(receipts []client.Receipt, _ error) { printReceipts(d.out, receipts) }
+func (d *lineDisplay) end(receipts []client.Receipt, err error) {
+	d.ended(receipts, err)
+	printReceipts(d.out, d.file, receipts)
+	if err != nil && len(receipts) == 0 && d.file != "" {
+		fmt.Fprintf(d.errw, "%s\n", printable(err.Error()))
+	}
+}
 
 // jsonReporter prints newline-delimited JSON: events while it goes, and exactly
 // one object of type result last.
 type jsonReporter struct {
-	mu  sync.Mutex
-	enc *json.Encoder
+	host    string
+	several bool // files
+	mu      sync.Mutex
+	enc     *json.Encoder
 }
 
 // jsonReader is a reader in the events and the result.
@@ -197,12 +214,12 @@ func (j *jsonReporter) emit(v any) {
 	_ = j.enc.Encode(v) // whoever closed the pipe does not want it
 }
 
-func (j *jsonReporter) begin(src client.Source, host string) display {
+func (j *jsonReporter) begin(src client.Source) display {
 	size := int64(-1)
 	if st, err := src.Stat(); err == nil {
 		size = st.Size
 	}
-	j.emit(jsonStart{Type: "start", File: src.Name(), Size: size, Host: host})
+	j.emit(jsonStart{Type: "start", File: src.Name(), Size: size, Host: j.host})
 	return &jsonDisplay{j, src.Name()}
 }
 
@@ -211,7 +228,14 @@ type jsonDisplay struct {
 	file string
 }
 
+// quickly is how long one of several files may take without an event of its
+// progress: that of 10,000 small files would be 50,000 lines.
+const quickly = 200 * time.Millisecond
+
 func (j *jsonDisplay) progress(p client.Progress) {
+	if j.several && p.Elapsed < quickly {
+		return
+	}
 	j.emit(jsonProgress{Type: "progress", File: j.file, Size: p.Size, Bytes: p.Acked, Sent: p.Sent, Seconds: p.Elapsed.Seconds(), Note: p.Note, Readers: p.Leaves})
 }
 

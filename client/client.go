@@ -4,13 +4,15 @@
 //	src, err := client.File("video.mp4")
 //	receipts, err := client.Push(ctx, src, client.Options{Host: "broadcaster"})
 //
-// A [Client] does the same for many sources over one session.
+// A [Client] does the same for many sources over one session, several at once.
 package client
 
 import (
 	"context"
 	"fmt"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/sbcast/sbcast/protocol"
 )
@@ -41,10 +43,15 @@ type Options struct {
 	Timeout   time.Duration        // without progress, after which to give up; 0: DefaultTimeout
 	BWLimit   int64                // content bytes a second at most; 0: no limit
 	DryRun    bool                 // ask the readers whether they would take it, send nothing
+	Parallel  int                  // pushes of PushAll at once at most; 0: DefaultParallel
 
 	// OnProgress is told how the push does, about ten times a second and at
 	// every change of a reader's state. It must not block.
 	OnProgress func(Progress)
+
+	// Set by PushAll.
+	limit    *rate.Limiter         // shared by all pushes; nil: BWLimit is for this one
+	onAccept func([]protocol.Leaf) // told what each Accept says of the readers
 }
 
 func (o *Options) setDefaults(src Source) error {

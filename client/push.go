@@ -115,7 +115,10 @@ func (p *push) start() error {
 		Force: p.opts.Force, Preserve: p.opts.Preserve,
 	}
 	p.feed = &feed{src: p.src, size: stat.Size, chunk: p.opts.ChunkSize, alg: p.opts.Digest, compress: p.opts.Compress}
-	if p.opts.BWLimit > 0 {
+	if stat.Size >= 0 { // a small file needs a small buffer; one byte more, to see its end
+		p.feed.chunk = int(min(int64(p.feed.chunk), stat.Size+1))
+	}
+	if p.feed.limit = p.opts.limit; p.feed.limit == nil && p.opts.BWLimit > 0 {
 		p.feed.limit = rate.NewLimiter(rate.Limit(p.opts.BWLimit), p.opts.ChunkSize)
 	}
 	p.board.begin(stat.Size)
@@ -198,6 +201,9 @@ func (p *push) transfer(ctx context.Context) ([]Receipt, error) {
 	}
 	p.resumed, p.committed = accept.Offset > 0, false
 	p.board.settle(accept)
+	if p.opts.onAccept != nil {
+		p.opts.onAccept(accept.Leaves)
+	}
 	if err := p.enough(accept.Leaves); err != nil {
 		return nil, err
 	}

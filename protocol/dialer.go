@@ -137,6 +137,14 @@ func dialError(err error) error {
 	return &Error{Code: CodeUnreachable, Text: why, cause: err}
 }
 
+// MaxStreams is how many streams the peer allows on a session, 0 while there is none.
+func (d *Dialer) MaxStreams() int {
+	if s := d.current(); s != nil {
+		return s.Peer.MaxStreams
+	}
+	return 0
+}
+
 // Close closes the session and makes every later Open fail.
 func (d *Dialer) Close() error {
 	d.mu.Lock()

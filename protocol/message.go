@@ -93,6 +93,7 @@ type Leaf struct {
 	Offset int64     `json:"offset"` // content bytes it has taken
 	Code   Code      `json:"code,omitempty"`
 	Text   string    `json:"text,omitempty"`
+	Serial bool      `json:"serial,omitempty"` // in Accept: it would rather have one file after the other
 }
 
 // Reject ends a stream: the transfer cannot go on there.

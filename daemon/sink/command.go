@@ -52,6 +52,8 @@ func newCommand(line string) (*command, error) {
 
 func (c *command) String() string { return c.spec }
 
+func (c *command) serial() {}
+
 func (c *command) Create(ctx context.Context, r Request) (File, Have, error) {
 	cmd := exec.CommandContext(ctx, c.argv[0], c.argv[1:]...)
 	// Names of their own: SBCAST_SIZE and the like mean something to Slurm's

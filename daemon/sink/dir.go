@@ -22,6 +22,7 @@ const DefaultPartTTL = 7 * 24 * time.Hour
 // DirOptions say how a Dir behaves. The zero value is good.
 type DirOptions struct {
 	PartTTL time.Duration // after which unfinished files are deleted; 0: DefaultPartTTL
+	Fsync   Fsync         // when to sync; "": FsyncAlways
 }
 
 // Dir is the store that keeps files beneath a directory. Content goes into a
@@ -36,7 +37,9 @@ type Dir struct {
 	disk disk
 	same func(a, b fs.FileInfo) bool // os.SameFile
 
-	ttl time.Duration
+	ttl   time.Duration
+	fsync Fsync
+	syncs *dirSyncs
 
 	mu      sync.Mutex
 	cleaned time.Time
@@ -73,7 +76,13 @@ func newDir(path string, on disk, same func(a, b fs.FileInfo) bool, opts DirOpti
 	if opts.PartTTL == 0 {
 		opts.PartTTL = DefaultPartTTL
 	}
-	d := &Dir{path: path, disk: on, same: same, ttl: opts.PartTTL, taken: map[string]bool{}, suspect: map[string]bool{}}
+	if opts.Fsync == "" {
+		opts.Fsync = FsyncAlways
+	}
+	d := &Dir{
+		path: path, disk: on, same: same, ttl: opts.PartTTL, fsync: opts.Fsync, syncs: newDirSyncs(on),
+		taken: map[string]bool{}, suspect: map[string]bool{},
+	}
 	if err := on.MkdirAll(stateDir); err != nil {
 		return nil, err
 	}
@@ -127,7 +136,7 @@ func (d *Dir) Create(ctx context.Context, r Request) (f File, have Have, err err
 		return nil, have, protocol.Errorf(protocol.CodeExists, "%q exists and is not a regular file (%s)", r.Name, target.Mode().Type())
 	}
 	again := r.Force && r.Preserve && (!target.ModTime().Equal(r.MTime) || target.Mode().Perm() != fs.FileMode(r.Mode).Perm())
-	if m, ok := d.readManifest(name, target); ok && !again && m.Source == sourceKey(r.Offer) && m.Digest.Algorithm() == r.Digest {
+	if m, ok := d.readManifest(name, target); ok && !again && (!m.Unsynced || d.fsync == FsyncNever) && m.Source == sourceKey(r.Offer) && m.Digest.Algorithm() == r.Digest {
 		return &publishedFile{dir: d, name: name}, Have{Offset: m.Size, Published: true, Digest: m.Digest}, nil
 	}
 	if r.Force {
@@ -185,6 +194,14 @@ func (d *Dir) trust(name string) {
 	delete(d.suspect, name)
 }
 
+// syncEntry makes a name durable that was changed after since.
+func (d *Dir) syncEntry(name string, since dirMark) error {
+	if d.fsync == FsyncNever {
+		return nil
+	}
+	return d.syncs.path(filepath.Dir(name), since)
+}
+
 func (d *Dir) location(name string) string { return filepath.Join(d.path, name) }
 
 // publishedFile is one that is there already, known by its manifest.
@@ -201,7 +218,7 @@ func (p *publishedFile) Stage(context.Context, protocol.Digest) error { return n
 
 // Publish syncs again, in case that is where an earlier push failed.
 func (p *publishedFile) Publish(context.Context) (Published, error) {
-	if err := syncPath(p.dir.disk, filepath.Dir(p.name)); err != nil {
+	if err := p.dir.syncEntry(p.name, p.dir.syncs.mark()); err != nil {
 		return Published{}, err
 	}
 	p.dir.release(p.name)

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 )
 
@@ -101,17 +100,3 @@ func (d rootDisk) SyncDir(name string) error {
 }
 
 func (d rootDisk) Close() error { return d.root.Close() }
-
-// syncPath makes the entry of a new file durable, with the directories that
-// lead to it, any of which may be new.
-func syncPath(d disk, folder string) error {
-	for {
-		if err := d.SyncDir(folder); err != nil {
-			return err
-		}
-		if folder == "." {
-			return nil
-		}
-		folder = filepath.Dir(folder)
-	}
-}

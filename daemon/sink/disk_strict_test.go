@@ -42,6 +42,7 @@ type strictFS struct {
 	clock   time.Time
 	ops     []strictOp
 	open    int // files that are
+	puts    int // of ops: those of put, which come before a store's
 	note    any // what is known at this moment, kept with it
 	moments []*strictFS
 	resyncs int // of files whose Sync had failed
@@ -796,9 +797,10 @@ func (d *strictFS) put(t testing.TB, name string, b []byte, durable bool) {
 	require.NoError(t, err)
 	if durable {
 		require.NoError(t, f.Sync())
-		require.NoError(t, syncPath(d, filepath.Dir(name)))
+		require.NoError(t, newDirSyncs(d).path(filepath.Dir(name), 0))
 	}
 	require.NoError(t, f.Close())
+	d.puts = len(d.ops)
 }
 
 // list returns all files and directories, but for the state directory itself.
@@ -828,6 +830,18 @@ func (d *strictFS) count(kind, name string) (n int) {
 	defer d.mu.Unlock()
 	for _, op := range d.ops {
 		if op.Kind == kind && op.Name == name {
+			n++
+		}
+	}
+	return n
+}
+
+// kinds is how many operations of kind a store did, not put.
+func (d *strictFS) kinds(kind string) (n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, op := range d.ops[d.puts:] {
+		if op.Kind == kind {
 			n++
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"strconv"
 	"time"
 
@@ -17,7 +18,9 @@ import (
 
 // A journal is a text file of lines: the CRC32C of the rest in hex, a space,
 // a JSON object. The first line is a header, the others are records. A line
-// that is cut off or damaged ends the journal.
+// that is cut off or damaged ends the journal. The last step before a file gets
+// its name is to add the manifest, and the last step of all gives the journal
+// the manifest's name: a small file costs two new files, and none is removed.
 
 // header says what a part file is a part of.
 type header struct {
@@ -49,6 +52,13 @@ type manifest struct {
 	Size   int64           `json:"size"`
 	MTime  time.Time       `json:"mtime"` // of the file on disk
 	When   time.Time       `json:"when"`
+
+	Unsynced bool `json:"unsynced,omitempty"` // published with FsyncNever
+}
+
+// is reports whether target is still what m speaks of.
+func (m *manifest) is(target fs.FileInfo) bool {
+	return m.Size == target.Size() && m.MTime.Equal(target.ModTime())
 }
 
 // sourceKey identifies the content of an offer from one push to the next. The

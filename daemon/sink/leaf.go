@@ -27,7 +27,8 @@ const conflictWait = 500 * time.Millisecond
 // A transfer whose stream was cut off is suspended, with its file open and its
 // hash as it is, so that the next attempt goes on at once.
 type Leaf struct {
-	store Store
+	store  Store
+	serial bool // it wants one file after the other
 
 	mu        sync.Mutex
 	suspended map[string]*content // by transfer id
@@ -36,7 +37,8 @@ type Leaf struct {
 
 // NewLeaf returns a Leaf over store.
 func NewLeaf(store Store) *Leaf {
-	return &Leaf{store: store, suspended: map[string]*content{}, names: map[string]*content{}}
+	_, serial := store.(serialStore)
+	return &Leaf{store: store, serial: serial, suspended: map[string]*content{}, names: map[string]*content{}}
 }
 
 // content is a file and how far it is. It belongs to one transfer at a time,
@@ -64,7 +66,9 @@ func (l *Leaf) Begin(ctx context.Context, offer *protocol.Offer, up protocol.Ups
 		wake: make(chan struct{}, 1), idle: make(chan struct{}),
 	}
 	go t.work()
-	return t, &protocol.Accept{Offset: c.offset, Leaves: []protocol.Leaf{t.state()}}, nil
+	state := t.state()
+	state.Serial = l.serial
+	return t, &protocol.Accept{Offset: c.offset, Leaves: []protocol.Leaf{state}}, nil
 }
 
 // content finds or makes what the transfer goes on with. A name in use is

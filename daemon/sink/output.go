@@ -20,6 +20,8 @@ func newOutput(w io.Writer) *output { return &output{w: w, turn: make(chan struc
 
 func (o *output) String() string { return "-" }
 
+func (o *output) serial() {}
+
 func (o *output) Create(ctx context.Context, _ Request) (File, Have, error) {
 	select {
 	case o.turn <- struct{}{}:

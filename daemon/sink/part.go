@@ -30,6 +30,11 @@ type partFile struct {
 	sum     *protocol.Hasher // of what is in the part
 	size    int64
 	noted   int64 // offset of the last record
+	fresh   bool  // the journal had nothing in it
+	trim    bool  // there may be something beyond size
+	known   bool  // the journal ends with the manifest
+	named   bool  // the part has the target's name
+	lines   int64 // bytes in the journal
 	torn    bool  // a write failed half-way: the file's position is not size
 	staged  protocol.Digest
 }
@@ -45,13 +50,16 @@ func (d *Dir) openPart(ctx context.Context, name string, r Request) (f File, hav
 		dir: d, made: made, name: name, part: partPath(name), offer: r.Offer,
 		sum: protocol.NewHasher(protocol.DigestXXH128),
 	}
-	if p.journal, err = d.lockJournal(name); err != nil {
+	if p.journal, p.fresh, err = d.lockJournal(name); err != nil {
 		for _, dir := range made {
 			_ = d.disk.Remove(dir)
 		}
 		return nil, have, err
 	}
-	if have.Note, err = p.resume(ctx, r); err != nil {
+	if !p.fresh {
+		have.Note, err = p.resume(ctx, r)
+	}
+	if err != nil {
 		p.noted = p.size // nothing new to note
 		p.shut(true)
 		return nil, have, err
@@ -59,7 +67,7 @@ func (d *Dir) openPart(ctx context.Context, name string, r Request) (f File, hav
 	if p.file == nil {
 		err = p.begin()
 	}
-	if err == nil && r.Size > p.size {
+	if err == nil && r.Size > max(p.size, allocateFrom) {
 		if err = p.file.Allocate(r.Size); err != nil {
 			err = fmt.Errorf("no room for %d bytes in %s: %w", r.Size, d.path, err)
 		}
@@ -71,6 +79,10 @@ func (d *Dir) openPart(ctx context.Context, name string, r Request) (f File, hav
 	have.Offset = p.size
 	return p, have, nil
 }
+
+// allocateFrom is the size up to which a file is not worth claiming room for: a
+// disk that has none says so when the first chunk comes, a round trip later.
+const allocateFrom = 16 << 10
 
 // makeFolder makes a directory and those above it, and returns which it made,
 // the deepest first.
@@ -87,25 +99,39 @@ func (d *Dir) makeFolder(folder string) (made []string, err error) {
 	return made, d.disk.MkdirAll(folder)
 }
 
-// begin starts from zero.
+// begin starts from zero. The old part goes only when the journal speaks of
+// the new one, which has no records: nothing of the old one can be resumed.
 func (p *partFile) begin() (err error) {
-	if err = p.remove(); err != nil {
-		return err
+	if !p.fresh {
+		if err = p.journal.Truncate(0); err != nil {
+			return err
+		}
+		if _, err = p.journal.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
 	}
+	p.lines = 0
 	h := header{Name: p.name, Part: p.part, Source: sourceKey(p.offer), Size: p.offer.Size, Begun: time.Now()}
-	if err = p.journal.Truncate(0); err != nil {
-		return err
-	}
-	if _, err = p.journal.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
-	if _, err = p.journal.Write(appendLine(nil, h)); err != nil {
+	if err = p.log(h); err != nil {
 		return err
 	}
 	p.sum, p.size, p.noted = protocol.NewHasher(protocol.DigestXXH128), 0, 0
-	if p.file, err = p.dir.disk.Create(p.part); err == nil {
+	p.file, err = p.dir.disk.Create(p.part)
+	if errors.Is(err, fs.ErrExist) {
+		if err = p.remove(); err == nil {
+			p.file, err = p.dir.disk.Create(p.part)
+		}
+	}
+	if err == nil {
 		p.dir.trust(p.name)
 	}
+	return err
+}
+
+// log adds a line to the journal.
+func (p *partFile) log(v any) error {
+	n, err := p.journal.Write(appendLine(nil, v))
+	p.lines += int64(n)
 	return err
 }
 
@@ -208,7 +234,7 @@ func (p *partFile) rewind(journalEnd int64, stale bool) error {
 		return err
 	}
 	_, err := p.journal.Seek(journalEnd, io.SeekStart)
-	p.noted = p.size
+	p.noted, p.lines, p.trim = p.size, journalEnd, true
 	return err
 }
 
@@ -241,122 +267,7 @@ func (p *partFile) note() error {
 	if err := Failpoint("journal"); err != nil {
 		return err
 	}
-	_, err := p.journal.Write(appendLine(nil, record{Offset: p.size, Sum: p.sum.Digest()}))
+	err := p.log(record{Offset: p.size, Sum: p.sum.Digest()})
 	p.noted = p.size
 	return err
-}
-
-// Stage sets what is to be preserved and syncs. A sync that failed is not
-// tried again: the kernel may have dropped the pages and would report success,
-// so the part is not to be trusted any more.
-func (p *partFile) Stage(_ context.Context, digest protocol.Digest) error {
-	if err := p.file.Truncate(p.size); err != nil { // what was allocated or left beyond
-		return err
-	}
-	if p.offer.Preserve {
-		if mode := fs.FileMode(p.offer.Mode) & fs.ModePerm; mode != 0 { // a pipe has none
-			if err := p.file.Chmod(mode); err != nil {
-				return err
-			}
-		}
-		if err := p.dir.disk.Chtimes(p.part, p.offer.MTime); err != nil {
-			return err
-		}
-	}
-	if err := Failpoint("sync"); err != nil {
-		return err
-	}
-	if err := p.file.Sync(); err != nil {
-		p.sum = nil
-		p.dir.distrust(p.name)
-		return fmt.Errorf("sync: %w", err)
-	}
-	if err := Failpoint("synced"); err != nil {
-		return err
-	}
-	p.staged = digest
-	return p.note()
-}
-
-// Publish gives the part the target's name. The manifest is written first: it
-// knows the file by its size and time, so it means nothing until the rename is
-// done, and lets a push that is repeated after a crash find the file.
-func (p *partFile) Publish(context.Context) (Published, error) {
-	if !p.offer.Force {
-		switch _, err := p.dir.disk.Lstat(p.name); {
-		case err == nil:
-			return Published{}, errDiffers(p.offer.Name, "it came while this push was under way")
-		case !errors.Is(err, fs.ErrNotExist):
-			return Published{}, err
-		}
-	}
-	info, err := p.file.Stat()
-	if err != nil {
-		return Published{}, err
-	}
-	if err := p.noteManifest(info.ModTime()); err != nil {
-		return Published{}, err
-	}
-	if err := Failpoint("rename"); err != nil {
-		return Published{}, err
-	}
-	err = p.file.Close() // Windows does not rename an open file
-	p.file = nil
-	if err != nil {
-		return Published{}, err
-	}
-	if err := p.dir.disk.Rename(p.part, p.name); err != nil {
-		return Published{}, err
-	}
-	if err := Failpoint("renamed"); err != nil {
-		return Published{}, err
-	}
-	if err := syncPath(p.dir.disk, filepath.Dir(p.name)); err != nil {
-		return Published{}, fmt.Errorf("the file has its name, but its directory could not be synced: %w", err)
-	}
-	if err := Failpoint("published"); err != nil {
-		return Published{}, err
-	}
-	p.Discard(false)
-	return Published{Location: p.dir.location(p.name)}, nil
-}
-
-// noteManifest writes the manifest, unless the file that is replaced has the
-// same size and time: then a manifest could be taken for one of either, and
-// there must be none when the name changes hands.
-func (p *partFile) noteManifest(mtime time.Time) error {
-	old, err := p.dir.disk.Lstat(p.name)
-	if err == nil && old.Size() == p.size && old.ModTime().Equal(mtime) {
-		if err := p.dir.disk.Remove(manifestPath(p.name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		return p.dir.disk.SyncDir(stateDir)
-	}
-	return p.dir.writeManifest(manifest{
-		Name: p.name, Source: sourceKey(p.offer), Digest: p.staged,
-		Size: p.size, MTime: mtime, When: time.Now(),
-	})
-}
-
-func (p *partFile) Discard(keep bool) {
-	p.shut(keep && p.sum != nil && p.size > 0)
-	p.dir.release(p.name)
-}
-
-// shut ends the work on the part; without keep nothing is left of it.
-func (p *partFile) shut(keep bool) {
-	if keep && !p.torn {
-		_ = p.note() // one record more is one step less to send again
-	}
-	if p.file != nil {
-		p.file.Close()
-	}
-	if !keep {
-		_ = p.remove() // it has its name already when it was published
-		_ = p.dir.disk.Remove(journalPath(p.name))
-		for _, dir := range p.made {
-			_ = p.dir.disk.Remove(dir) // not when there is something in it
-		}
-	}
-	p.journal.Close()
 }

@@ -157,19 +157,20 @@ func (w powerTruth) allows(disk *strictFS, name string) bool {
 // powerLife is a life of a store on a disk whose every moment is kept.
 type powerLife struct {
 	*testing.T
-	disk *strictFS
-	dir  *Dir
+	disk  *strictFS
+	dir   *Dir
+	fsync Fsync
 }
 
-func newPowerLife(t *testing.T) *powerLife {
-	l := &powerLife{T: t, disk: newStrictFS()}
+func newPowerLife(t *testing.T, fsync Fsync) *powerLife {
+	l := &powerLife{T: t, disk: newStrictFS(), fsync: fsync}
 	l.disk.lent = true
 	return l
 }
 
 // open is the start of a reader.
 func (l *powerLife) open() {
-	d, err := newDir("/power", l.disk, strictSame, DirOptions{})
+	d, err := newDir("/power", l.disk, strictSame, DirOptions{Fsync: l.fsync})
 	require.NoError(l, err)
 	l.dir = d
 }
@@ -367,48 +368,73 @@ func TestPowerLoss(t *testing.T) {
 	}
 	t.Logf("seed %d (-power.seed repeats it)", seed)
 	for i, s := range powerScenarios {
+		for _, fsync := range []Fsync{FsyncAlways, FsyncCommit} {
+			t.Run(strings.ReplaceAll(s.name, " ", "_")+"_"+string(fsync), func(t *testing.T) {
+				t.Parallel()
+				l := newPowerLife(t, fsync)
+				powerCut(t, l, s.run(l), s.resumes, rand.New(rand.NewPCG(seed, uint64(i))), fmt.Sprintf("seed %d", seed))
+			})
+		}
+	}
+}
+
+// powerCut cuts the power at each moment of a life.
+func powerCut(t *testing.T, l *powerLife, push *powerPush, resumes bool, rng *rand.Rand, seed string) {
+	moments := l.disk.moments
+	each := *powerStates/len(moments) + 1
+	if testing.Short() {
+		each = 4
+	}
+	var states, resumed, unchanged int
+	for m, moment := range moments {
+		for n := range each {
+			kept, zero := strictFate(strictNothing), strictChance(rng, 0.3)
+			switch n {
+			case 0:
+			case 1:
+				kept = strictAll
+			default:
+				kept = strictChance(rng, []float64{0.1, 0.5, 0.9, 0.99}[rng.IntN(4)])
+			}
+			have, err := powerCheck(moment, moment.crash(kept, zero), push)
+			if err != nil {
+				last := "the start"
+				if ops := moment.ops; len(ops) > 0 {
+					last = ops[len(ops)-1].String()
+				}
+				require.NoError(t, err, "%s, moment %d of %d, after %s, state %d", seed, m, len(moments), last, n)
+			}
+			states++
+			switch {
+			case have.Published:
+				unchanged++
+			case have.Offset > 0:
+				resumed++
+			}
+		}
+	}
+	t.Logf("%d moments, %d states: %d resumed, %d known as published", len(moments), states, resumed, unchanged)
+	if resumes {
+		require.NotZero(t, resumed, "no state was resumed from")
+	}
+}
+
+// TestProcessDeath is the same for a reader that never syncs: the processes end
+// after every operation, and the disk has all that was done.
+func TestProcessDeath(t *testing.T) {
+	for _, s := range powerScenarios {
 		t.Run(strings.ReplaceAll(s.name, " ", "_"), func(t *testing.T) {
 			t.Parallel()
-			l := newPowerLife(t)
+			if strings.Contains(s.name, "sync_failed") || strings.Contains(s.name, "sync failed") {
+				t.Skip("nothing is synced")
+			}
+			l := newPowerLife(t, FsyncNever)
 			push := s.run(l)
-			rng := rand.New(rand.NewPCG(seed, uint64(i)))
-			moments := l.disk.moments
-			each := *powerStates/len(moments) + 1
-			if testing.Short() {
-				each = 4
+			for m, moment := range l.disk.moments {
+				_, err := powerCheck(moment, moment.crash(strictAll, strictNothing), push)
+				require.NoError(t, err, "moment %d of %d", m, len(l.disk.moments))
 			}
-			var states, resumed, unchanged int
-			for m, moment := range moments {
-				for n := range each {
-					kept, zero := strictFate(strictNothing), strictChance(rng, 0.3)
-					switch n {
-					case 0:
-					case 1:
-						kept = strictAll
-					default:
-						kept = strictChance(rng, []float64{0.1, 0.5, 0.9, 0.99}[rng.IntN(4)])
-					}
-					have, err := powerCheck(moment, moment.crash(kept, zero), push)
-					if err != nil {
-						last := "the start"
-						if ops := moment.ops; len(ops) > 0 {
-							last = ops[len(ops)-1].String()
-						}
-						require.NoError(t, err, "seed %d, moment %d of %d, after %s, state %d", seed, m, len(moments), last, n)
-					}
-					states++
-					switch {
-					case have.Published:
-						unchanged++
-					case have.Offset > 0:
-						resumed++
-					}
-				}
-			}
-			t.Logf("%d moments, %d states: %d resumed, %d known as published", len(moments), states, resumed, unchanged)
-			if s.resumes {
-				require.NotZero(t, resumed, "no state was resumed from")
-			}
+			require.Zero(t, l.disk.kinds("sync")+l.disk.kinds("syncdir"), "something was synced")
 		})
 	}
 }

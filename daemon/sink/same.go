@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 	"time"
 
 	"github.com/sbcast/sbcast/protocol"
@@ -50,19 +49,27 @@ func (s *sameFile) Stage(_ context.Context, digest protocol.Digest) error {
 		return err
 	}
 	s.digest = digest
-	return s.file.Sync()
+	if s.dir.fsync == FsyncAlways {
+		return s.file.Sync()
+	}
+	return nil
 }
 
 // Publish notes that the file is what this source has, so that the next push
 // of it costs a round trip.
 func (s *sameFile) Publish(context.Context) (Published, error) {
-	if err := syncPath(s.dir.disk, filepath.Dir(s.name)); err != nil {
+	if s.dir.fsync == FsyncCommit {
+		if err := s.file.Sync(); err != nil {
+			return Published{}, err
+		}
+	}
+	if err := s.dir.syncEntry(s.name, s.dir.syncs.mark()); err != nil {
 		return Published{}, err
 	}
 	if info, err := s.file.Stat(); err == nil {
 		_ = s.dir.writeManifest(manifest{ // only spares work
 			Name: s.name, Source: sourceKey(s.offer), Digest: s.digest,
-			Size: s.size, MTime: info.ModTime(), When: time.Now(),
+			Size: s.size, MTime: info.ModTime(), When: time.Now(), Unsynced: s.dir.fsync == FsyncNever,
 		})
 	}
 	s.Discard(false)

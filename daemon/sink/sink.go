@@ -31,6 +31,10 @@ type Store interface {
 	String() string
 }
 
+// serialStore is a Store that would rather have one file after the other, in
+// the order of the push: one stream of output, a program for each.
+type serialStore interface{ serial() }
+
 // Request is an offer to a Store.
 type Request struct {
 	*protocol.Offer
@@ -72,6 +76,7 @@ type Published struct {
 type Options struct {
 	Output  io.Writer     // what the store - writes to
 	PartTTL time.Duration // see DirOptions
+	Fsync   Fsync         // see DirOptions
 }
 
 // Open opens the store that spec describes: dir:PATH, exec:COMMAND, discard:
@@ -86,7 +91,7 @@ func Open(spec string, opts Options) (Store, error) {
 	case kind == "exec":
 		return newCommand(rest)
 	case kind == "dir":
-		return OpenDir(rest, DirOptions{PartTTL: opts.PartTTL})
+		return OpenDir(rest, DirOptions{PartTTL: opts.PartTTL, Fsync: opts.Fsync})
 	default:
 		return nil, fmt.Errorf("unknown sink %q: want dir:PATH, exec:COMMAND, discard: or -", spec)
 	}

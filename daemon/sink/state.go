@@ -3,6 +3,7 @@
 package sink
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -40,18 +41,38 @@ func partPath(name string) string {
 }
 
 // readManifest returns what was published under name, if it is still there as
-// it was.
+// it was. The journal knows it when the last step of a publish is missing.
 func (d *Dir) readManifest(name string, target fs.FileInfo) (m manifest, ok bool) {
-	f, err := d.disk.Read(manifestPath(name))
+	for _, path := range []string{manifestPath(name), journalPath(name)} {
+		f, err := d.disk.Read(path)
+		if err != nil {
+			continue
+		}
+		m, ok := lastManifest(f)
+		f.Close()
+		if ok && m.Name == name && m.is(target) {
+			return m, true
+		}
+	}
+	return manifest{}, false
+}
+
+// lastManifest reads the last line of f, which may be a manifest.
+func lastManifest(f diskFile) (m manifest, ok bool) {
+	info, err := f.Stat()
 	if err != nil {
 		return m, false
 	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxLine))
-	if err != nil || len(text) == 0 || !parseLine(text[:len(text)-1], &m) {
-		return manifest{}, false
+	if _, err := f.Seek(max(0, info.Size()-maxLine), io.SeekStart); err != nil {
+		return m, false
 	}
-	return m, m.Name == name && m.Size == target.Size() && m.MTime.Equal(target.ModTime())
+	text, err := io.ReadAll(io.LimitReader(f, maxLine))
+	text, whole := bytes.CutSuffix(text, []byte{'\n'})
+	if err != nil || !whole {
+		return m, false
+	}
+	ok = parseLine(text[bytes.LastIndexByte(text, '\n')+1:], &m) && m.Name != "" && !m.When.IsZero()
+	return m, ok
 }
 
 // writeManifest notes what is about to be published, or is. It is not synced
@@ -70,43 +91,43 @@ func (d *Dir) writeManifest(m manifest) error {
 }
 
 // lockJournal opens and locks the journal of name, so that no two processes
-// write one part.
-func (d *Dir) lockJournal(name string) (diskFile, error) {
+// write one part. Fresh says that there is nothing in it.
+func (d *Dir) lockJournal(name string) (f diskFile, fresh bool, err error) {
 	path := journalPath(name)
 	for {
 		f, err := d.disk.Open(path)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		if err := f.TryLock(); err != nil {
 			f.Close()
 			if errors.Is(err, errLocked) {
-				return nil, protocol.Errorf(protocol.CodeConflict, "%q is in use by a push to another reader on the same directory", name)
+				return nil, false, protocol.Errorf(protocol.CodeConflict, "%q is in use by a push to another reader on the same directory", name)
 			}
-			return nil, err
+			return nil, false, err
 		}
-		still, err := d.isStill(f, path)
+		still, size, err := d.isStill(f, path)
 		if err == nil && still {
-			return f, nil
+			return f, size == 0, nil
 		}
 		f.Close() // whoever had the lock has removed the file
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
 }
 
-// isStill reports whether f is what path names.
-func (d *Dir) isStill(f diskFile, path string) (bool, error) {
+// isStill reports whether f is what path names, and its size.
+func (d *Dir) isStill(f diskFile, path string) (still bool, size int64, err error) {
 	opened, err := f.Stat()
 	if err != nil {
-		return false, err
+		return false, 0, err
 	}
 	named, err := d.disk.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+		return false, 0, nil
 	}
-	return err == nil && d.same(opened, named), err
+	return err == nil && d.same(opened, named), opened.Size(), err
 }
 
 // clean removes the parts that nobody came back for within ttl and notes that
@@ -150,6 +171,9 @@ func (d *Dir) cleanJournal(path string, ttl time.Duration) {
 		part, err := d.disk.Lstat(h.Part)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
+			if d.settle(f, path) {
+				return
+			}
 		case err != nil, time.Since(latest(info.ModTime(), part.ModTime())) < ttl:
 			return
 		case part.Mode().IsRegular():
@@ -159,6 +183,17 @@ func (d *Dir) cleanJournal(path string, ttl time.Duration) {
 		}
 	}
 	_ = d.disk.Remove(path)
+}
+
+// settle does the last step of a publish that was cut off before it: the
+// journal f becomes the manifest, if it has one that holds.
+func (d *Dir) settle(f diskFile, path string) bool {
+	m, ok := lastManifest(f)
+	if !ok || path != journalPath(m.Name) {
+		return false
+	}
+	target, err := d.disk.Lstat(m.Name)
+	return err == nil && m.is(target) && d.disk.Rename(path, manifestPath(m.Name)) == nil
 }
 
 func latest(a, b time.Time) time.Time {
@@ -173,13 +208,13 @@ func (d *Dir) cleanManifest(path string) {
 	if err != nil {
 		return
 	}
-	text, err := io.ReadAll(io.LimitReader(f, maxLine))
+	m, ok := lastManifest(f)
+	info, err := f.Stat()
 	f.Close()
-	var m manifest
-	if err != nil || len(text) == 0 {
+	if err != nil || info.Size() == 0 {
 		return
 	}
-	if parseLine(text[:len(text)-1], &m) {
+	if ok {
 		if _, err := d.disk.Lstat(m.Name); !errors.Is(err, fs.ErrNotExist) {
 			return
 		}
