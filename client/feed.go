@@ -8,16 +8,29 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/time/rate"
 
 	"github.com/sbcast/sbcast/protocol"
 )
 
+// receiver is what a feed needs of a Sender.
+type receiver interface {
+	Send(ctx context.Context, c *protocol.Chunk) error
+	Done() <-chan struct{}
+	Err() error
+}
+
 // feed reads a source once, if all goes well: it keeps the last chunks that it
 // sent, a window of them, so that an attempt that follows one that was cut off
 // goes on without reading again. Only when the readers have lost more than
 // that is the source read from its beginning, where it can be.
+//
+// One goroutine reads, and sends what the pipeline has sealed. The goroutines
+// beside it, compressors and a slow digest, live as long as send does.
 type feed struct {
 	src      Source
 	size     int64 // -1 when unknown
@@ -26,13 +39,19 @@ type feed struct {
 	compress protocol.Compression
 	limit    *rate.Limiter
 
-	r       io.ReadCloser // nil before the first attempt
-	pipe    *pipe         // what reads r when its size is unknown
-	hasher  *protocol.Hasher
-	encoder *protocol.Encoder
-	offset  int64             // of what comes next
-	end     bool              // of the source
-	sent    []*protocol.Chunk // the last window, in order; one reference each
+	r        io.ReadCloser // nil before the first attempt
+	pipe     *pipe         // what reads r when its size is unknown
+	hasher   *protocol.Hasher
+	governor *governor
+	offset   int64             // of what comes next
+	end      bool              // of the source
+	sent     []*protocol.Chunk // the last window, in order; one reference each
+
+	// While send runs.
+	digester *digester
+	pipeline *pipeline
+	idle     time.Duration // of the source and the limit, since a chunk was sent
+	acked    atomic.Int64  // offset, told by the Sender's goroutine
 }
 
 // errRewind says that the readers have lost content that is not kept any more.
@@ -42,8 +61,9 @@ func (f *feed) errRewind(offset, kept int64) error {
 }
 
 // send sends everything from where the readers are.
-func (f *feed) send(ctx context.Context, s *protocol.Sender, a *protocol.Accept, sent func(int)) error {
+func (f *feed) send(ctx context.Context, s receiver, a *protocol.Accept, sent func(int)) error {
 	offset := a.Offset
+	f.acked.Store(offset)
 	fits := f.chunk <= a.MaxChunk
 	f.chunk = min(f.chunk, a.MaxChunk)
 	if f.r == nil || offset < f.offset && (!fits || !f.keeps(offset)) {
@@ -59,23 +79,66 @@ func (f *feed) send(ctx context.Context, s *protocol.Sender, a *protocol.Accept,
 			sent(c.RawLen)
 		}
 	}
-	for !f.end {
-		c, err := f.next(ctx, s, offset)
+	f.start(a.Window, max(offset, f.offset))
+	defer f.stop()
+	for !f.end || !f.pipeline.empty() {
+		var err error
+		if f.pipeline.ready() || f.pipeline.full() || f.end {
+			err = f.forward(ctx, s, a.Window, sent)
+		} else {
+			err = f.next(ctx, s, offset)
+		}
 		if err != nil {
 			return err
 		}
-		if c == nil {
-			continue
-		}
-		f.keep(c.Retain(), a.Window)
-		n := c.RawLen
-		if err := s.Send(ctx, c); err != nil {
-			return err
-		}
-		sent(n)
 	}
 	return nil
 }
+
+// start starts what works beside send.
+func (f *feed) start(window, offset int64) {
+	f.digester = newDigester(f.hasher, aside(f.alg))
+	f.pipeline = newPipeline(f.chunk, window)
+	f.governor.start(time.Now(), window, offset)
+	f.idle = 0
+}
+
+// stop waits for what start has started. What was read and not sent is kept
+// too: the source may not give it again.
+func (f *feed) stop() {
+	f.digester.close()
+	f.pipeline.close()
+	for !f.pipeline.empty() {
+		c, _ := f.pipeline.take()
+		f.sent = append(f.sent, c)
+	}
+}
+
+// forward sends the next chunk of the pipeline.
+func (f *feed) forward(ctx context.Context, s receiver, window int64, sent func(int)) error {
+	c, busy := f.pipeline.take()
+	f.keep(c.Retain(), window)
+	if f.limit != nil {
+		begun := time.Now()
+		if err := f.limit.WaitN(ctx, c.RawLen); err != nil {
+			c.Release()
+			return err
+		}
+		f.waited(begun)
+	}
+	n, p := c.RawLen, passed{content: int64(c.RawLen), wire: int64(len(c.Data())), end: c.End(), busy: busy, idle: f.idle}
+	if err := s.Send(ctx, c); err != nil {
+		return err
+	}
+	p.acked = f.acked.Load()
+	f.governor.sent(time.Now(), p)
+	f.idle = 0
+	sent(n)
+	return nil
+}
+
+// waited notes that the source, or the limit, was waited for since begun.
+func (f *feed) waited(begun time.Time) { f.idle += time.Since(begun) }
 
 // keeps reports whether what was sent from offset on is at hand.
 func (f *feed) keeps(offset int64) bool {
@@ -113,7 +176,8 @@ func (f *feed) rewind(ctx context.Context, offset int64) error {
 		f.r = nil
 		return err
 	}
-	f.hasher, f.encoder = protocol.NewHasher(f.alg), protocol.NewEncoder(f.compress)
+	f.hasher = protocol.NewHasher(f.alg)
+	f.governor = newGovernor(f.compress, runtime.GOMAXPROCS(0))
 	f.offset, f.end = 0, false
 	if f.size < 0 {
 		f.pipe = newPipe(f.r)
@@ -121,21 +185,26 @@ func (f *feed) rewind(ctx context.Context, offset int64) error {
 	return nil
 }
 
-// next reads the next chunk. What the readers have, before offset, is hashed
-// and not returned.
-func (f *feed) next(ctx context.Context, s *protocol.Sender, offset int64) (*protocol.Chunk, error) {
+// next reads the next chunk and puts it into the pipeline. What the readers
+// have, before offset, is only hashed.
+func (f *feed) next(ctx context.Context, s receiver, offset int64) error {
 	c := protocol.NewChunk(f.chunk)
 	var n int
 	var err error
 	if f.size >= 0 {
 		n, err = fill(f.r, c.Buffer()[:f.chunk])
-	} else if n, err = f.pipe.read(ctx, s.Done(), c.Buffer()[:f.chunk]); n == 0 && err == nil {
-		c.Release()
-		return nil, s.Err()
+	} else {
+		begun := time.Now()
+		n, err = f.pipe.read(ctx, s.Done(), f.pipeline.wake, c.Buffer()[:f.chunk])
+		f.waited(begun)
+		if n == 0 && err == nil {
+			c.Release()
+			return s.Err()
+		}
 	}
 	at := f.offset
 	f.offset += int64(n)
-	_, _ = f.hasher.Write(c.Buffer()[:n])
+	f.digester.write(c, n)
 	switch {
 	case f.size >= 0 && f.offset > f.size:
 		err = f.changed("it has grown beyond the %d bytes it had", f.size)
@@ -148,14 +217,31 @@ func (f *feed) next(ctx context.Context, s *protocol.Sender, offset int64) (*pro
 	case err != nil:
 		err = &InputError{Err: fmt.Errorf("read %s: %w", f.src.Name(), withoutOp(err))}
 	}
-	if err == nil && n > 0 && f.offset > offset && f.limit != nil {
-		err = f.limit.WaitN(ctx, n)
-	}
 	if err != nil || n == 0 || f.offset <= offset {
 		c.Release()
-		return nil, err
+		return err
 	}
-	return f.encoder.Seal(c, at, n), nil
+	compress := f.governor.compress()
+	if f.compress == protocol.CompressAuto && f.size >= 0 && f.size <= sampleBytes {
+		compress = true // a sample would be all of it
+	} else if !compress {
+		compress = f.sample(c.Buffer()[:min(n, sampleBytes)])
+	}
+	f.pipeline.put(c, at, n, compress)
+	return nil
+}
+
+// sample tells the governor how content compresses, when it wants to know, and
+// asks again whether to.
+func (f *feed) sample(content []byte) (compress bool) {
+	if begun := time.Now(); f.governor.due(begun) {
+		encoder := encoders.Get().(*protocol.Encoder)
+		size := encoder.Sample(content)
+		encoders.Put(encoder)
+		now := time.Now()
+		f.governor.sample(now, len(content), size, now.Sub(begun))
+	}
+	return f.governor.compress()
 }
 
 // fill reads all of b, unless the file ends.

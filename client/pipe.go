@@ -45,8 +45,8 @@ func (p *pipe) run() {
 func (p *pipe) stop() { close(p.want) }
 
 // read reads what is there, so that slow input goes out as it comes. It
-// returns 0 and nil when ended is closed first.
-func (p *pipe) read(ctx context.Context, ended <-chan struct{}, b []byte) (int, error) {
+// returns 0 and nil when ended is closed first, or something comes from wake.
+func (p *pipe) read(ctx context.Context, ended, wake <-chan struct{}, b []byte) (int, error) {
 	for len(p.rest) == 0 {
 		if p.err != nil {
 			return 0, p.err
@@ -59,6 +59,8 @@ func (p *pipe) read(ctx context.Context, ended <-chan struct{}, b []byte) (int, 
 		case r := <-p.got:
 			p.busy, p.rest, p.err = false, r.b, r.err
 		case <-ended:
+			return 0, nil
+		case <-wake:
 			return 0, nil
 		case <-ctx.Done():
 			return 0, context.Cause(ctx)

@@ -169,7 +169,7 @@ func (p *push) attempt(ctx context.Context, dialer protocol.Opener) ([]Receipt, 
 		return nil, err
 	}
 	p.sender = protocol.NewSender(stream, protocol.SenderConfig{
-		OnAck: p.board.ack, OnProgress: p.board.leaves, Stall: p.opts.Timeout * 3 / 4,
+		OnAck: func(offset int64) { p.feed.acked.Store(offset); p.board.ack(offset) }, OnProgress: p.board.leaves, Stall: p.opts.Timeout * 3 / 4,
 	})
 	defer p.sender.Wait()
 	defer p.sender.Close()

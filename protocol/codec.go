@@ -50,8 +50,8 @@ func (c *Codec) UnmarshalText(b []byte) error {
 // Compression says when a sender compresses.
 type Compression string
 
-// The ways to compress: never, every chunk that shrinks, or every chunk for as
-// long as chunks do shrink.
+// The ways to compress: never, every chunk that shrinks, or those for which it
+// is faster, as the sender measures.
 const (
 	CompressNone Compression = "none"
 	CompressLZ4  Compression = "lz4"
@@ -76,27 +76,23 @@ func (c Compression) Codec() Codec {
 	return CodecRaw
 }
 
-// maxSkip bounds how many chunks auto passes over before it tries again: at
-// the default chunk size that is one try every 16 MiB.
-const maxSkip = 64
-
-// Encoder seals chunks, compressed where that pays. It is not safe for
-// concurrent use.
+// Encoder seals chunks, compressed where they shrink unless its mode is none.
+// It does not measure what is faster: that is for who has several of them and
+// knows the link. An Encoder is not safe for concurrent use.
 type Encoder struct {
-	mode Compression
-	lz4  lz4.Compressor
-	skip int // auto: chunks to pass over before the next try
-	back int // auto: what skip becomes after the next failed try
+	mode    Compression
+	lz4     lz4.Compressor
+	scratch []byte // of Sample
 }
 
 // NewEncoder returns an Encoder for mode.
-func NewEncoder(mode Compression) *Encoder { return &Encoder{mode: mode, back: 1} }
+func NewEncoder(mode Compression) *Encoder { return &Encoder{mode: mode} }
 
 // Seal makes a sealed chunk of the first n bytes of raw's buffer, which are
 // the content at offset. It takes raw's reference and returns one: raw itself,
 // or another chunk that holds the same content compressed.
 func (e *Encoder) Seal(raw *Chunk, offset int64, n int) *Chunk {
-	if e.try() {
+	if e.mode != CompressNone {
 		if c := e.compress(raw.Buffer()[:n], offset); c != nil {
 			raw.Release()
 			return c
@@ -106,38 +102,41 @@ func (e *Encoder) Seal(raw *Chunk, offset int64, n int) *Chunk {
 	return raw
 }
 
-func (e *Encoder) try() bool {
-	switch e.mode {
-	case CompressLZ4:
-		return true
-	case CompressAuto:
-		if e.skip > 0 {
-			e.skip--
-			return false
-		}
-		return true
-	case CompressNone:
+// shrunk is the most that content may be compressed to: a sixteenth less.
+// LZ4 gives random data up at 10 GB/s and more when it has no more room.
+func shrunk(content []byte) int { return len(content) - len(content)/16 - 1 }
+
+// compress returns nil when content does not shrink.
+func (e *Encoder) compress(content []byte, offset int64) *Chunk {
+	limit := shrunk(content)
+	if limit <= 0 {
+		return nil
 	}
-	return false
+	c := newChunk(limit)
+	size, err := e.lz4.CompressBlock(content, c.Buffer()[:limit])
+	if err != nil || size == 0 {
+		c.Release()
+		return nil
+	}
+	c.Seal(offset, len(content), CodecLZ4, size)
+	return c
 }
 
-// compress returns nil when content does not shrink by at least a sixteenth:
-// LZ4 gives random data up at 50 GB/s when dst is that short.
-func (e *Encoder) compress(content []byte, offset int64) *Chunk {
-	limit := len(content) - len(content)/16 - 1
-	if limit > 0 {
-		c := newChunk(limit)
-		size, err := e.lz4.CompressBlock(content, c.Buffer()[:limit])
-		if err == nil && size > 0 {
-			c.Seal(offset, len(content), CodecLZ4, size)
-			e.back = 1
-			return c
-		}
-		c.Release()
+// Sample is the size that content compresses to, or its own when it does not
+// shrink. Nothing else is made of it.
+func (e *Encoder) Sample(content []byte) int {
+	limit := shrunk(content)
+	if limit <= 0 {
+		return len(content)
 	}
-	e.skip = e.back
-	e.back = min(2*e.back, maxSkip)
-	return nil
+	if len(e.scratch) < limit {
+		e.scratch = make([]byte, limit)
+	}
+	size, err := e.lz4.CompressBlock(content, e.scratch[:limit])
+	if err != nil || size == 0 {
+		return len(content)
+	}
+	return size
 }
 
 // Decode returns the chunk's content. It is either the chunk's own data, valid

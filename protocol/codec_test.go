@@ -64,48 +64,23 @@ func TestEncoderTakesTheReference(t *testing.T) {
 	assert.EqualValues(t, 1, c.refs.Load())
 }
 
-// tries says at which of n chunks of content e tries to compress.
-func tries(e *Encoder, content []byte, n int) []int {
-	var at []int
-	for i := range n {
-		if e.skip == 0 {
-			at = append(at, i)
+func TestEncoderGivesUpNothingForGood(t *testing.T) {
+	for _, mode := range []Compression{CompressLZ4, CompressAuto} {
+		e := NewEncoder(mode)
+		for i := range 10 {
+			require.Equal(t, CodecRaw, seal(e, 0, random(8_000, uint64(i))).Codec)
+			require.Equal(t, CodecLZ4, seal(e, 0, text(8_000)).Codec)
 		}
-		seal(e, 0, content).Release()
 	}
-	return at
 }
 
-func TestAutoBacksOffFromNoise(t *testing.T) {
-	noise := random(8_000, 6)
-	at := tries(NewEncoder(CompressAuto), noise, 4*maxSkip)
-	var skipped []int
-	for i := 1; i < len(at); i++ {
-		skipped = append(skipped, at[i]-at[i-1]-1)
-	}
-	assert.Equal(t, []int{1, 2, 4, 8, 16, 32, 64, 64}, skipped)
-}
-
-func TestAutoComesBackToText(t *testing.T) {
-	e := NewEncoder(CompressAuto)
-	tries(e, random(8_000, 7), 10*maxSkip)
-	plain := text(8_000)
-	passed := 0
-	for seal(e, 0, plain).Codec != CodecLZ4 {
-		passed++
-		require.LessOrEqual(t, passed, maxSkip, "text goes raw for too long")
-	}
-	for range 100 {
-		require.Equal(t, CodecLZ4, seal(e, 0, plain).Codec)
-	}
-	assert.Equal(t, []int{0, 2, 5}, tries(e, random(8_000, 8), 6), "the backoff does not start again after text")
-}
-
-func TestLZ4NeverBacksOff(t *testing.T) {
-	e := NewEncoder(CompressLZ4)
-	for i := range 10 {
-		require.Equal(t, CodecRaw, seal(e, 0, random(8_000, uint64(i))).Codec)
-		require.Equal(t, CodecLZ4, seal(e, 0, text(8_000)).Codec)
+func TestSample(t *testing.T) {
+	e := NewEncoder(CompressNone)
+	for _, n := range []int{0, 1, 16, 1000, 64 << 10, 5, 100_000} {
+		plain := text(n)
+		want := len(seal(NewEncoder(CompressLZ4), 0, plain).Data())
+		assert.Equal(t, want, e.Sample(plain), "%d bytes of text", n)
+		assert.Equal(t, n, e.Sample(random(n, 9)), "%d bytes of noise", n)
 	}
 }
 
