@@ -246,12 +246,12 @@ func (t *spread) failLocked(l *leg, e *protocol.Error) {
 	}
 	t.up.Progress(l.leaves...)
 	if t.settled {
-		t.lostLocked(l)
+		t.lostLocked()
 	}
 }
 
-// lostLocked decides what the loss of l means for the whole transfer.
-func (t *spread) lostLocked(l *leg) {
+// lostLocked decides what the loss of a leg means for the whole transfer.
+func (t *spread) lostLocked() {
 	live := false
 	for _, other := range t.legs {
 		live = live || other.err == nil

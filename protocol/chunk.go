@@ -79,7 +79,9 @@ func newChunk(n int) *Chunk {
 
 // Buffer is the room for data of a chunk that is not sealed yet. It may be
 // larger than what NewChunk was asked for.
-func (c *Chunk) Buffer() []byte { return c.buf[chunkPad+headerSize+chunkHeaderSize : len(c.buf)-checkSize] }
+func (c *Chunk) Buffer() []byte {
+	return c.buf[chunkPad+headerSize+chunkHeaderSize : len(c.buf)-checkSize]
+}
 
 // Seal makes the first n bytes of Buffer the chunk's data: rawLen content
 // bytes at offset, encoded by codec. From then on the chunk is immutable.
