@@ -30,7 +30,7 @@ func pushCommand() *cli.Command {
 			&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "replace files that exist"},
 			&cli.BoolFlag{Name: "preserve", Aliases: []string{"p"}, Usage: "keep mode and modification time"},
 			&cli.StringFlag{Name: "compress", Aliases: []string{"C"}, Value: "auto", Usage: "auto, lz4 or none"},
-			&cli.GenericFlag{Name: "size", Aliases: []string{"s"}, Value: &sizeValue{n: client.DefaultChunkSize, max: protocol.MaxChunk}, Usage: "chunk `SIZE`: 256K, 1M, ..."},
+			&cli.GenericFlag{Name: "size", Aliases: []string{"s"}, Value: &sizeValue{max: protocol.MaxChunk}, Usage: "chunk `SIZE`: 256K, 1M, ... (default: the one or the other, by the speed)"},
 			&cli.GenericFlag{Name: "timeout", Aliases: []string{"t"}, Value: &secondsValue{client.DefaultTimeout}, Usage: "give up after `SECONDS` without progress"},
 			&cli.StringFlag{Name: "require", Value: "all", Usage: "readers that must have it: all, any or a number"},
 			&cli.StringFlag{Name: "name", Usage: "`NAME` of the file at the readers (default: its own)"},
@@ -190,7 +190,7 @@ func pushOptions(c *cli.Context) (o client.Options, err error) {
 	if o.Parallel < 1 {
 		return o, usagef("--parallel: want 1 or more")
 	}
-	if o.ChunkSize < 1 {
+	if c.IsSet("size") && o.ChunkSize < 1 {
 		return o, usagef("--size: want 1 byte to 4M")
 	}
 	if o.Require, err = protocol.ParsePolicy(c.String("require")); err != nil {

@@ -79,6 +79,7 @@ func reader(c *cli.Context) error {
 	leaf := sink.NewLeaf(store)
 	defer leaf.Close()
 	s := daemon.NewServer(leaf, opts)
+	modest()
 	return serve(ctx, map[*daemon.Server]net.Listener{s: ln})
 }
 

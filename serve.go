@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -95,6 +96,17 @@ func listen(errw io.Writer, role, addr, about string) (net.Listener, error) {
 	}
 	fmt.Fprintf(errw, "sbcast %s: listening on %s%s\n", role, ln.Addr(), about)
 	return ln, nil
+}
+
+// modest leaves half of the cores to others, unless GOMAXPROCS says otherwise.
+// What a daemon does is nearly all system calls, which do not count; each
+// further core only wakes up to find that another one has done the work. With
+// one of two cores broadcaster and readers need a tenth less CPU time, half of
+// the context switches, and are faster for it (docs/performance.md).
+func modest() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(max(1, runtime.GOMAXPROCS(0)/2))
+	}
 }
 
 // serve runs servers, each on its listener, until ctx ends. On an interrupt

@@ -18,7 +18,7 @@ func TestRawChunksCostNoAllocation(t *testing.T) {
 	opened := 0
 	content := bytes.Repeat(noise(testChunk), chunks)
 	for _, mode := range []protocol.Compression{protocol.CompressNone, protocol.CompressAuto} {
-		f := &feed{src: inMemory{content: content, opened: &opened}, size: int64(len(content)), chunk: testChunk, alg: protocol.DigestXXH128, compress: mode}
+		f := &feed{src: inMemory{content: content, opened: &opened}, size: int64(len(content)), pace: newPace(testChunk), alg: protocol.DigestXXH128, compress: mode}
 		allocs := testing.AllocsPerRun(1, func() {
 			f.close()
 			require.NoError(t, f.send(t.Context(), null{f}, accepted(0), func(int) {}))

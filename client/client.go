@@ -23,6 +23,7 @@ const DefaultPort = "7000"
 // Defaults of Options.
 const (
 	DefaultChunkSize = 256 << 10
+	LargeChunkSize   = 1 << 20 // while the readers take 64 MiB/s and more, see pace
 	DefaultTimeout   = 60 * time.Second
 )
 
@@ -39,7 +40,7 @@ type Options struct {
 	Require   protocol.Policy      // which readers must have it; zero: all
 	Compress  protocol.Compression // "": auto
 	Digest    protocol.DigestAlg   // "": xxh128
-	ChunkSize int                  // content bytes in a chunk; 0: DefaultChunkSize. The daemon may ask for less.
+	ChunkSize int                  // content bytes in a chunk; 0: DefaultChunkSize, or LargeChunkSize while the readers take much. The daemon may ask for less.
 	Timeout   time.Duration        // without progress, after which to give up; 0: DefaultTimeout
 	BWLimit   int64                // content bytes a second at most; 0: no limit
 	DryRun    bool                 // ask the readers whether they would take it, send nothing
@@ -64,10 +65,7 @@ func (o *Options) setDefaults(src Source) error {
 	if o.Digest == "" {
 		o.Digest = protocol.DigestXXH128
 	}
-	if o.ChunkSize == 0 {
-		o.ChunkSize = DefaultChunkSize
-	}
-	if o.ChunkSize < 1 || o.ChunkSize > protocol.MaxChunk {
+	if o.ChunkSize < 0 || o.ChunkSize > protocol.MaxChunk {
 		return fmt.Errorf("chunk size of %d bytes, want 1 to %d", o.ChunkSize, protocol.MaxChunk)
 	}
 	if o.Timeout == 0 {

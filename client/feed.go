@@ -34,7 +34,7 @@ type receiver interface {
 type feed struct {
 	src      Source
 	size     int64 // -1 when unknown
-	chunk    int
+	pace     pace
 	alg      protocol.DigestAlg
 	compress protocol.Compression
 	limit    *rate.Limiter
@@ -64,8 +64,8 @@ func (f *feed) errRewind(offset, kept int64) error {
 func (f *feed) send(ctx context.Context, s receiver, a *protocol.Accept, sent func(int)) error {
 	offset := a.Offset
 	f.acked.Store(offset)
-	fits := f.chunk <= a.MaxChunk
-	f.chunk = min(f.chunk, a.MaxChunk)
+	fits := f.pace.most <= a.MaxChunk
+	f.pace.begin(a.MaxChunk, offset)
 	if f.r == nil || offset < f.offset && (!fits || !f.keeps(offset)) {
 		if err := f.rewind(ctx, offset); err != nil {
 			return err
@@ -98,7 +98,7 @@ func (f *feed) send(ctx context.Context, s receiver, a *protocol.Accept, sent fu
 // start starts what works beside send.
 func (f *feed) start(window, offset int64) {
 	f.digester = newDigester(f.hasher, aside(f.alg))
-	f.pipeline = newPipeline(f.chunk, window)
+	f.pipeline = newPipeline(f.pace.most, window)
 	f.governor.start(time.Now(), window, offset)
 	f.idle = 0
 }
@@ -188,14 +188,15 @@ func (f *feed) rewind(ctx context.Context, offset int64) error {
 // next reads the next chunk and puts it into the pipeline. What the readers
 // have, before offset, is only hashed.
 func (f *feed) next(ctx context.Context, s receiver, offset int64) error {
-	c := protocol.NewChunk(f.chunk)
+	size := f.pace.chunk(time.Now(), f.acked.Load())
+	c := protocol.NewChunk(size)
 	var n int
 	var err error
 	if f.size >= 0 {
-		n, err = fill(f.r, c.Buffer()[:f.chunk])
+		n, err = fill(f.r, c.Buffer()[:size])
 	} else {
 		begun := time.Now()
-		n, err = f.pipe.read(ctx, s.Done(), f.pipeline.wake, c.Buffer()[:f.chunk])
+		n, err = f.pipe.read(ctx, s.Done(), f.pipeline.wake, c.Buffer()[:size])
 		f.waited(begun)
 		if n == 0 && err == nil {
 			c.Release()

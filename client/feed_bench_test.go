@@ -50,7 +50,7 @@ func benchFeed(b *testing.B, mode protocol.Compression, alg protocol.DigestAlg, 
 	b.SetBytes(chunk)
 	b.ReportAllocs()
 	size := int64(b.N) * chunk
-	f := &feed{src: zeros{content: content, size: size}, size: size, chunk: chunk, alg: alg, compress: mode}
+	f := &feed{src: zeros{content: content, size: size}, size: size, pace: newPace(chunk), alg: alg, compress: mode}
 	defer f.close()
 	err := f.send(b.Context(), null{f}, &protocol.Accept{Window: protocol.DefaultWindow, MaxChunk: chunk}, func(int) {})
 	if err != nil {

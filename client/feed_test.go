@@ -127,7 +127,7 @@ func TestFeedGoesOnWhereTheReadersAre(t *testing.T) {
 	for _, mode := range []protocol.Compression{protocol.CompressNone, protocol.CompressAuto, protocol.CompressLZ4} {
 		for _, alg := range []protocol.DigestAlg{protocol.DigestXXH128, protocol.DigestSHA256, protocol.DigestBLAKE3} {
 			for _, known := range []bool{true, false} {
-				f := &feed{src: Stream(bytes.NewReader(content), "f"), size: -1, chunk: testChunk, alg: alg, compress: mode}
+				f := &feed{src: Stream(bytes.NewReader(content), "f"), size: -1, pace: newPace(testChunk), alg: alg, compress: mode}
 				if known {
 					f.size = int64(len(content))
 				}
@@ -156,7 +156,7 @@ func TestFeedGoesOnWhereTheReadersAre(t *testing.T) {
 
 func TestFeedCompressesWhatShrinks(t *testing.T) {
 	content := mixed(90 * testChunk)
-	f := &feed{src: inMemory{content: content, opened: new(int)}, size: int64(len(content)), chunk: testChunk, alg: protocol.DigestNone, compress: protocol.CompressLZ4}
+	f := &feed{src: inMemory{content: content, opened: new(int)}, size: int64(len(content)), pace: newPace(testChunk), alg: protocol.DigestNone, compress: protocol.CompressLZ4}
 	defer f.close()
 	k := newTaker(f, nil)
 	require.NoError(t, f.send(t.Context(), k, accepted(0), func(int) {}))
@@ -168,7 +168,7 @@ func TestFeedCompressesWhatShrinks(t *testing.T) {
 func TestFeedRewinds(t *testing.T) {
 	content := mixed(100 * testChunk)
 	opened := 0
-	f := &feed{src: inMemory{content: content, opened: &opened}, size: int64(len(content)), chunk: testChunk, alg: protocol.DigestSHA256, compress: protocol.CompressLZ4}
+	f := &feed{src: inMemory{content: content, opened: &opened}, size: int64(len(content)), pace: newPace(testChunk), alg: protocol.DigestSHA256, compress: protocol.CompressLZ4}
 	defer f.close()
 	k := newTaker(f, nil)
 	k.fail = 60
@@ -191,7 +191,7 @@ func TestFeedRewinds(t *testing.T) {
 // What is kept after an end is a window and what the pipeline held, no more.
 func TestFeedKeepsAWindow(t *testing.T) {
 	content := mixed(200 * testChunk)
-	f := &feed{src: Stream(bytes.NewReader(content), "f"), size: int64(len(content)), chunk: testChunk, alg: protocol.DigestNone, compress: protocol.CompressLZ4}
+	f := &feed{src: Stream(bytes.NewReader(content), "f"), size: int64(len(content)), pace: newPace(testChunk), alg: protocol.DigestNone, compress: protocol.CompressLZ4}
 	defer f.close()
 	k := newTaker(f, nil)
 	k.fail = 150
@@ -206,7 +206,7 @@ func TestFeedKeepsAWindow(t *testing.T) {
 
 func TestFeedEndsWithItsContext(t *testing.T) {
 	for _, mode := range []protocol.Compression{protocol.CompressNone, protocol.CompressLZ4} {
-		f := &feed{src: zeros{content: text(1 << 20), size: 1 << 40}, size: 1 << 40, chunk: testChunk, alg: protocol.DigestBLAKE3, compress: mode}
+		f := &feed{src: zeros{content: text(1 << 20), size: 1 << 40}, size: 1 << 40, pace: newPace(testChunk), alg: protocol.DigestBLAKE3, compress: mode}
 		ctx, cancel := context.WithCancel(t.Context())
 		k := newTaker(f, nil)
 		sends := 0
@@ -223,7 +223,7 @@ func TestFeedEndsWithItsContext(t *testing.T) {
 // A chunk that a compressor has does not wait for more input.
 func TestCompressedInputGoesOutAsItComes(t *testing.T) {
 	in, out := io.Pipe()
-	f := &feed{src: Stream(in, "f"), size: -1, chunk: 64 << 10, alg: protocol.DigestSHA256, compress: protocol.CompressLZ4}
+	f := &feed{src: Stream(in, "f"), size: -1, pace: newPace(64 << 10), alg: protocol.DigestSHA256, compress: protocol.CompressLZ4}
 	k := newTaker(f, nil)
 	came := make(chan struct{}, 100)
 	k.onSend = func() { came <- struct{}{} }

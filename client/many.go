@@ -52,7 +52,7 @@ func (c *Client) PushAll(ctx context.Context, sources []Source, opts Options, w 
 	if opts.BWLimit > 0 { // of all together
 		burst := opts.ChunkSize
 		if burst < 1 {
-			burst = DefaultChunkSize
+			burst = LargeChunkSize
 		}
 		m.opts.limit = rate.NewLimiter(rate.Limit(opts.BWLimit), burst)
 	}

@@ -114,12 +114,12 @@ func (p *push) start() error {
 		Digest: p.opts.Digest, Codec: p.opts.Compress.Codec(), Policy: p.opts.Require,
 		Force: p.opts.Force, Preserve: p.opts.Preserve,
 	}
-	p.feed = &feed{src: p.src, size: stat.Size, chunk: p.opts.ChunkSize, alg: p.opts.Digest, compress: p.opts.Compress}
+	p.feed = &feed{src: p.src, size: stat.Size, pace: newPace(p.opts.ChunkSize), alg: p.opts.Digest, compress: p.opts.Compress}
 	if stat.Size >= 0 { // a small file needs a small buffer; one byte more, to see its end
-		p.feed.chunk = int(min(int64(p.feed.chunk), stat.Size+1))
+		p.feed.pace.begin(int(min(stat.Size+1, protocol.MaxChunk)), 0)
 	}
 	if p.feed.limit = p.opts.limit; p.feed.limit == nil && p.opts.BWLimit > 0 {
-		p.feed.limit = rate.NewLimiter(rate.Limit(p.opts.BWLimit), p.opts.ChunkSize)
+		p.feed.limit = rate.NewLimiter(rate.Limit(p.opts.BWLimit), p.feed.pace.most)
 	}
 	p.board.begin(stat.Size)
 	return nil
