@@ -20,6 +20,9 @@ const suspendFor = 2 * time.Minute
 // had come.
 const drainTimeout = 5 * time.Second
 
+// tellEvery is how often a transfer says how far it is: no more is passed on.
+const tellEvery = 100 * time.Millisecond
+
 // conflictWait is how long an offer waits for a name that is in use.
 const conflictWait = 500 * time.Millisecond
 
@@ -189,6 +192,7 @@ type transfer struct {
 	*content
 	scratch []byte
 	err     error
+	told    time.Time // how far it is
 
 	mu    sync.Mutex
 	queue []*protocol.Chunk
@@ -269,7 +273,10 @@ func (t *transfer) storeChunk(c *protocol.Chunk) error {
 	}
 	t.offset += int64(len(content))
 	t.up.Ack(t.offset)
-	t.up.Progress(protocol.Leaf{State: protocol.LeafReceiving, Offset: t.offset})
+	if now := time.Now(); now.Sub(t.told) >= tellEvery {
+		t.told = now
+		t.up.Progress(protocol.Leaf{State: protocol.LeafReceiving, Offset: t.offset})
+	}
 	return nil
 }
 
