@@ -84,7 +84,7 @@ func TestOffersWaitForMemoryInTheirOrder(t *testing.T) {
 		assert.EqualValues(t, 300, one.resize(300, 300))
 		synctest.Wait()
 		require.Len(t, in, 2)
-		assert.Equal(t, 3, <-in + <-in)
+		assert.Equal(t, 3, <-in+<-in)
 	})
 }
 

@@ -102,9 +102,9 @@ func TestTransfersShareTheBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(size)
 		var all []*shared
-		inFlight := func() (sum int64) {
+		inFlight := func() {
 			for range 60 {
-				sum = 0
+				sum := int64(0)
 				for _, s := range all {
 					sum += s.held()
 				}
@@ -116,7 +116,6 @@ func TestTransfersShareTheBudget(t *testing.T) {
 				}
 				synctest.Wait()
 			}
-			return sum
 		}
 		alone := int64(0)
 		for n := 1; n <= 8; n++ {
