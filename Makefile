@@ -49,7 +49,7 @@ microbench: ## benchmarks of the hot functions
 crash: ## kill processes at random, 600 times; SEED=n repeats a run
 	$(GO) test -run '^TestCrash$$' -v -count=1 -timeout 60m . -crash.kills=600 -crash.seed=$(SEED)
 
-memory: build ## the broadcaster's peak memory does not grow with the file
+memory: build ## the broadcaster's peak memory does not grow with the file, nor under --memory with the pushes
 	scripts/memory.sh bin/sbcast 64M 512M
 
 cross: ## the systems that releases are built for

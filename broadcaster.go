@@ -28,6 +28,7 @@ func broadcasterCommand() *cli.Command {
 			listenFlag(client.DefaultPort, ""),
 			&cli.StringSliceFlag{Name: "reader", Aliases: []string{"r"}, Usage: "`[NAME=]HOST[:PORT]` of a reader; once for each (without a port: " + readerPort + ")"},
 			windowFlag("BROADCASTER_BUFFER_SIZE"),
+			memoryFlag(),
 			&cli.GenericFlag{Name: "stall-timeout", Value: &secondsValue{daemon.DefaultStall}, Usage: "`SECONDS` without progress after which a reader has failed"},
 			&cli.GenericFlag{Name: "lag-timeout", Value: &secondsValue{daemon.DefaultLag}, Usage: "`SECONDS` a slow reader may hold the others up, where --require can do without, before it is fed after them"},
 		}, logFlags()...),
@@ -47,6 +48,10 @@ func broadcaster(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	mem, err := memory(c, 1)
+	if err != nil {
+		return err
+	}
 	hops, err := hops(c.StringSlice("reader"), win)
 	if err != nil {
 		return err
@@ -60,7 +65,8 @@ func broadcaster(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	s := daemon.NewServer(fanout, daemon.Options{Agent: agent(), About: "fanout", Window: win, Log: log})
+	s := daemon.NewServer(fanout, daemon.Options{Agent: agent(), About: "fanout", Window: win, Memory: mem, Log: log})
+	limitMemory(mem)
 	modest()
 	return serve(c.Context, map[*daemon.Server]net.Listener{s: ln})
 }

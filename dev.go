@@ -26,6 +26,7 @@ func devCommand() *cli.Command {
 			&cli.StringFlag{Name: "dir", Value: "sbcast-dev", Usage: "`DIR` for the files"},
 			&cli.IntFlag{Name: "readers", Value: 2, Usage: "`NUMBER` of readers"},
 			windowFlag("BROADCASTER_BUFFER_SIZE"),
+			memoryFlag(),
 			fsyncFlag(),
 		}, logFlags()...),
 		Action: dev,
@@ -49,6 +50,11 @@ func dev(c *cli.Context) error {
 	if n < 1 || n > 1000 || c.NArg() > 0 {
 		return usagef("dev takes --dir and --readers, 1 to 1000")
 	}
+	mem, err := memory(c, int64(n)+1)
+	if err != nil {
+		return err
+	}
+	limitMemory(mem * (int64(n) + 1))
 	servers := map[*daemon.Server]net.Listener{}
 	var hops []*daemon.Hop
 	for i := 1; i <= n; i++ {
@@ -63,7 +69,7 @@ func dev(c *cli.Context) error {
 		}
 		defer ln.Close()
 		leaf := sink.NewLeaf(store)
-		s := daemon.NewServer(leaf, daemon.Options{Agent: agent(), About: store.String(), Window: win, Log: log.With("daemon", name)})
+		s := daemon.NewServer(leaf, daemon.Options{Agent: agent(), About: store.String(), Window: win, Memory: mem, Log: log.With("daemon", name)})
 		defer leaf.Close()
 		servers[s] = ln
 		hops = append(hops, daemon.NewHop(name, protocol.NewDialer(ln.Addr().String(), protocol.SessionConfig{Agent: agent(), Window: win})))
@@ -77,7 +83,7 @@ func dev(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	s := daemon.NewServer(fanout, daemon.Options{Agent: agent(), About: "fanout", Window: win, Log: log.With("daemon", "broadcaster")})
+	s := daemon.NewServer(fanout, daemon.Options{Agent: agent(), About: "fanout", Window: win, Memory: mem, Log: log.With("daemon", "broadcaster")})
 	servers[s] = ln
 	fmt.Fprintf(c.App.ErrWriter, "try it: sbcast push FILE %s\n", ln.Addr())
 	return serve(c.Context, servers)

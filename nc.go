@@ -122,6 +122,12 @@ func (n *netcat) frame(f protocol.Frame) error {
 			return err
 		}
 		fmt.Fprintf(n.out, "ack %d\n", offset)
+	case protocol.KindLimit:
+		offset, err := protocol.ParseLimit(f.Payload)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(n.out, "limit %d\n", offset)
 	case protocol.KindPing:
 		fmt.Fprintln(n.out, "ping")
 		n.send(protocol.AppendFrame(nil, protocol.KindPong, 0, nil))

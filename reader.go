@@ -30,6 +30,7 @@ func readerCommand() *cli.Command {
 			listenFlag(readerPort, " (READER_HTTP_PORT sets the port)"),
 			&cli.StringFlag{Name: "sink", Aliases: []string{"s"}, Usage: "where files go: `SINK`"},
 			windowFlag("READER_BUFFER_SIZE"),
+			memoryFlag(),
 			&cli.GenericFlag{Name: "part-ttl", Value: &secondsValue{sink.DefaultPartTTL}, Usage: "`SECONDS` after which an unfinished file that nobody came back for is deleted"},
 			fsyncFlag(),
 			&cli.BoolFlag{Name: "once", Usage: "end after one file, with exit code 0 if it was published"},
@@ -47,6 +48,10 @@ func reader(c *cli.Context) error {
 		return err
 	}
 	win, err := window(c, log)
+	if err != nil {
+		return err
+	}
+	mem, err := memory(c, 1)
 	if err != nil {
 		return err
 	}
@@ -69,7 +74,7 @@ func reader(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	opts := daemon.Options{Agent: agent(), About: store.String(), Window: win, Log: log}
+	opts := daemon.Options{Agent: agent(), About: store.String(), Window: win, Memory: mem, Log: log}
 	ctx := c.Context
 	var once oneTransfer
 	if c.Bool("once") {
@@ -80,6 +85,7 @@ func reader(c *cli.Context) error {
 	defer leaf.Close()
 	s := daemon.NewServer(leaf, opts)
 	modest()
+	limitMemory(mem)
 	return serve(ctx, map[*daemon.Server]net.Listener{s: ln})
 }
 

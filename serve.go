@@ -44,6 +44,40 @@ func windowFlag(env string) cli.Flag {
 	}
 }
 
+func memoryFlag() cli.Flag {
+	return &cli.GenericFlag{
+		Name: "memory", Value: &sizeValue{},
+		Usage: "`SIZE` of the most content that all pushes together hold, shared fairly (default: no bound but the windows)",
+	}
+}
+
+// memory is the --memory of a process, for each of its daemons; 0 is no bound.
+func memory(c *cli.Context, daemons int64) (int64, error) {
+	if !c.IsSet("memory") {
+		return 0, nil
+	}
+	n := sizeOf(c, "memory")
+	if err := protocol.CheckMemory(n / daemons); err != nil {
+		if daemons > 1 {
+			err = fmt.Errorf("a %dth of it for each daemon is %w", daemons, err)
+		}
+		return 0, usagef("--memory: %v", err)
+	}
+	return n / daemons, nil
+}
+
+// memoryBeside is what a daemon needs beside the content that --memory bounds:
+// 20 MiB of binary and runtime, and 72 KB a connection for the first hundreds.
+const memoryBeside = 48 << 20
+
+// limitMemory makes the collector work harder before the process is larger
+// than n bytes of content and what it needs besides.
+func limitMemory(n int64) {
+	if n > 0 && os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(n + memoryBeside)
+	}
+}
+
 func logFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "log-format", Value: "text", Usage: "text or json"},

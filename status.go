@@ -62,6 +62,9 @@ func status(c *cli.Context) error {
 			}
 			fmt.Fprintf(w, "%s\t%s\t%s\tup %s\t%d transfers\n", printable(node), printable(st.Sink), printable(st.Agent),
 				(time.Duration(st.Uptime) * time.Second), len(st.Transfers))
+			if st.MemoryMax > 0 {
+				fmt.Fprintf(w, "  memory\t%s of %s\t\t\t\n", humanize.IBytes(uint64(st.Memory)), humanize.IBytes(uint64(st.MemoryMax)))
+			}
 			for _, t := range st.Transfers {
 				size := "?"
 				if t.Size >= 0 {

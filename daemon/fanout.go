@@ -347,6 +347,15 @@ func (t *spread) eachAlive(f func(l *leg)) {
 	wg.Wait()
 }
 
+// roomLocked is what the transfer may hold: a window, and a quarter of one for
+// hops that come back with less than they had acknowledged.
+func (t *spread) roomLocked() protocol.Room {
+	if room := t.up.Room(); room.Capped {
+		return room
+	}
+	return protocol.Room{Window: t.window, Tail: t.window / 4}
+}
+
 // movedLocked notes that leg l has taken more than before. Only the last one
 // to get beyond what is acknowledged changes that, so that a thousand hops
 // cost a thousand steps a round and not a million.
@@ -376,6 +385,7 @@ func (t *spread) paceLocked() {
 		t.up.Ack(lowest)
 	}
 	t.behind = 0
+	room := t.roomLocked() // with what upstream made of the ack
 	needed := t.acked
 	for _, l := range t.legs {
 		switch {
@@ -384,9 +394,9 @@ func (t *spread) paceLocked() {
 				t.behind++
 			}
 			needed = min(needed, l.acked)
-		case l.away != nil: // not waited for: what comes may push out what it needs
+		case l.away != nil && !room.Capped: // not waited for: what comes may push out what it needs
 			needed = min(needed, max(l.acked, t.received-t.window))
 		}
 	}
-	t.kept.drop(needed - t.window/4)
+	t.kept.drop(needed - room.Tail)
 }

@@ -45,8 +45,9 @@ func (t *spread) laggards() (park []*leg) {
 	now := time.Now()
 	ahead := false
 	left := 0 // leaves that would remain
+	window := t.roomLocked().Window
 	for _, l := range t.legs {
-		if l.pacesLocked() && l.acked >= t.received-t.window/8 && l.accept.Offset < t.received {
+		if l.pacesLocked() && l.acked >= t.received-window/8 && l.accept.Offset < t.received {
 			ahead = true
 		}
 	}
@@ -54,7 +55,7 @@ func (t *spread) laggards() (park []*leg) {
 		if !l.pacesLocked() {
 			continue
 		}
-		holds := ahead && t.received-l.acked > t.window/2
+		holds := ahead && t.received-l.acked > window/2
 		switch {
 		case !holds && !l.holds.IsZero():
 			l.holds = time.Time{}

@@ -31,6 +31,7 @@ type Options struct {
 	Agent      string        // software and version, told to peers
 	About      string        // what the sink is, for Status: "dir:/srv/files"
 	Window     int64         // most bytes a sender may have unacknowledged; 0: protocol.DefaultWindow
+	Memory     int64         // most bytes of content that all transfers hold together; 0: no bound but the windows
 	MaxStreams int           // streams for each session; 0: protocol.DefaultMaxStreams
 	Log        *slog.Logger  // events; nil: none
 	Idle       time.Duration // a session without a stream for so long is closed; 0: 5 minutes
@@ -44,9 +45,10 @@ const defaultIdle = 5 * time.Minute
 
 // Server receives transfers and puts them into its sink.
 type Server struct {
-	sink  protocol.Sink
-	opts  Options
-	begun time.Time
+	sink   protocol.Sink
+	opts   Options
+	begun  time.Time
+	budget *protocol.Budget // nil without opts.Memory
 
 	ctx    context.Context // ends when transfers must
 	cancel context.CancelCauseFunc
@@ -83,6 +85,9 @@ func NewServer(sink protocol.Sink, opts Options) *Server {
 		listeners: map[net.Listener]struct{}{},
 		sessions:  map[*protocol.Session]struct{}{},
 		running:   map[string]*running{},
+	}
+	if opts.Memory > 0 {
+		s.budget = protocol.NewBudget(opts.Memory)
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	return s
@@ -270,7 +275,7 @@ func firstMessage(f protocol.Frame) (protocol.Message, error) {
 
 // receive runs a transfer, after an earlier attempt of the same has ended.
 func (s *Server) receive(stream protocol.Stream, frames *protocol.FrameReader, offer *protocol.Offer, log *slog.Logger) {
-	r := protocol.NewReceiver(stream, frames, offer, s.sink, s.opts.Window)
+	r := protocol.NewReceiver(stream, frames, offer, s.sink, s.opts.Window).Within(s.budget)
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	defer cancel(nil)
 	run := &running{receiver: r, cancel: cancel, done: make(chan struct{})}
@@ -386,6 +391,9 @@ func (s *Server) Status() *protocol.Status {
 	st := &protocol.Status{
 		Agent: s.opts.Agent, Sink: s.opts.About, Sessions: len(s.sessions),
 		Uptime: time.Since(s.begun).Seconds(),
+	}
+	if s.budget != nil {
+		st.Memory, st.MemoryMax = s.budget.Used(), s.budget.Size()
 	}
 	for _, run := range s.running {
 		if len(st.Transfers) == maxListed {

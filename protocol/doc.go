@@ -47,6 +47,7 @@
 //	15 Ping      empty, both ways
 //	16 Pong      empty, both ways
 //	17 Leaves    JSON <-: the first leaves of the Accept, Ready or Reject behind it
+//	18 Limit     offset u64 <-: no chunk may end behind it until a later one
 //
 // JSON payloads are objects of at most [MaxControl] bytes; unknown fields are
 // ignored, so messages can grow. A frame of an unknown kind is skipped when

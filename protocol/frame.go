@@ -33,6 +33,7 @@ const (
 	KindPing     Kind = 15
 	KindPong     Kind = 16
 	KindLeaves   Kind = 17
+	KindLimit    Kind = 18
 )
 
 var kindNames = [...]string{
@@ -40,6 +41,7 @@ var kindNames = [...]string{
 	KindChunk: "chunk", KindAck: "ack", KindProgress: "progress", KindFinish: "finish",
 	KindReady: "ready", KindCommit: "commit", KindAbort: "abort", KindReceipt: "receipt",
 	KindQuery: "query", KindStatus: "status", KindPing: "ping", KindPong: "pong", KindLeaves: "leaves",
+	KindLimit: "limit",
 }
 
 func (k Kind) String() string {
@@ -77,7 +79,7 @@ const (
 	// maxGreeting bounds the first frame of a connection.
 	maxGreeting = 4 << 10
 
-	ackSize = 8
+	ackSize = 8 // of an Ack, and of a Limit
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -101,20 +103,31 @@ func AppendFrame(b []byte, kind Kind, flags uint8, payload []byte) []byte {
 }
 
 // AppendAck appends an Ack frame: the sink has taken all content before offset.
-func AppendAck(b []byte, offset int64) []byte {
-	var payload [ackSize]byte
-	binary.BigEndian.PutUint64(payload[:], uint64(offset))
-	return AppendFrame(b, KindAck, 0, payload[:])
-}
+func AppendAck(b []byte, offset int64) []byte { return appendOffset(b, KindAck, offset) }
 
 // ParseAck reads the payload of an Ack frame.
-func ParseAck(payload []byte) (offset int64, err error) {
+func ParseAck(payload []byte) (offset int64, err error) { return parseOffset(KindAck, payload) }
+
+// AppendLimit appends a Limit frame: no chunk may end behind offset, until a
+// later one says more.
+func AppendLimit(b []byte, offset int64) []byte { return appendOffset(b, KindLimit, offset) }
+
+// ParseLimit reads the payload of a Limit frame.
+func ParseLimit(payload []byte) (offset int64, err error) { return parseOffset(KindLimit, payload) }
+
+func appendOffset(b []byte, kind Kind, offset int64) []byte {
+	var payload [ackSize]byte
+	binary.BigEndian.PutUint64(payload[:], uint64(offset))
+	return AppendFrame(b, kind, 0, payload[:])
+}
+
+func parseOffset(kind Kind, payload []byte) (offset int64, err error) {
 	if len(payload) != ackSize {
-		return 0, Errorf(CodeProtocol, "ack of %d bytes, want %d", len(payload), ackSize)
+		return 0, Errorf(CodeProtocol, "%s of %d bytes, want %d", kind, len(payload), ackSize)
 	}
 	n := binary.BigEndian.Uint64(payload)
 	if n > maxOffset {
-		return 0, Errorf(CodeProtocol, "ack of offset %d, past the largest possible %d", n, uint64(maxOffset))
+		return 0, Errorf(CodeProtocol, "%s of offset %d, past the largest possible %d", kind, n, uint64(maxOffset))
 	}
 	return int64(n), nil
 }

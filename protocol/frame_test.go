@@ -22,6 +22,7 @@ func sampleFrames(t testing.TB) []sample {
 	t.Helper()
 	all := []sample{
 		{"ack", KindAck, AppendAck(nil, 123_456_789_012)},
+		{"limit", KindLimit, AppendLimit(nil, 123_456_789_012)},
 		{"ping", KindPing, AppendFrame(nil, KindPing, 0, nil)},
 		{"pong", KindPong, AppendFrame(nil, KindPong, 0, nil)},
 		{"chunk raw", KindChunk, rawChunk(1<<40, []byte("content as it is")).Frame()},

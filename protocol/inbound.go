@@ -139,7 +139,7 @@ func (in *inbound) each(f func(Frame) error) error {
 		}
 		if err != nil {
 			in.endLocked(err)
-			return in.err
+			return err // not in.err: the stream may have ended behind the frame
 		}
 	}
 	in.unread, in.handle = nil, f

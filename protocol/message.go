@@ -159,6 +159,8 @@ type Status struct {
 	Sink      string           `json:"sink,omitempty"`
 	Uptime    float64          `json:"uptime_seconds,omitempty"`
 	Sessions  int              `json:"sessions,omitempty"`
+	Memory    int64            `json:"memory,omitempty"`       // given to transfers, where that is bounded
+	MemoryMax int64            `json:"memory_limit,omitempty"` // the bound
 	Transfers []TransferStatus `json:"transfers,omitempty"`
 	Error     string           `json:"error,omitempty"` // the daemon could not be asked
 }
@@ -239,7 +241,7 @@ func ParseMessage(kind Kind, payload []byte) (Message, error) {
 		m = &Status{}
 	case KindLeaves:
 		m = &Leaves{}
-	case KindChunk, KindAck, KindPing, KindPong:
+	case KindChunk, KindAck, KindLimit, KindPing, KindPong:
 		return nil, Errorf(CodeInternal, "%s is not a JSON message", kind)
 	default:
 		return nil, Errorf(CodeProtocol, "no message of kind %d", uint8(kind))

@@ -98,7 +98,7 @@ func TestUnknownFieldsAreIgnored(t *testing.T) {
 }
 
 func TestParseMessageRefusesOtherKinds(t *testing.T) {
-	for _, kind := range []Kind{KindChunk, KindAck, KindPing, KindPong} {
+	for _, kind := range []Kind{KindChunk, KindAck, KindLimit, KindPing, KindPong} {
 		_, err := ParseMessage(kind, []byte("{}"))
 		assert.True(t, HasCode(err, CodeInternal), "%s: %v", kind, err)
 	}

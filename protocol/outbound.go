@@ -5,6 +5,7 @@ package protocol
 
 import (
 	"io"
+	"math"
 	"sync"
 	"time"
 )
@@ -19,7 +20,7 @@ type item struct {
 }
 
 // outbound writes frames to a stream in this order of preference: a last word,
-// pong and ping, the latest ack, the queue, progress.
+// pong and ping, the latest limit and ack, the queue, progress.
 type outbound struct {
 	w       io.Writer
 	closeW  func() error // after finish: ends the write side
@@ -38,6 +39,8 @@ type outbound struct {
 	queue    []item
 	head     int   // of queue: what comes before it is written
 	ack      int64 // latest, -1 when it has been written
+	limit    int64 // the same, of what the peer may send
+	most     int64 // no chunk that ends behind it goes out, nor what is queued behind that
 	progress map[string]Leaf
 	order    []string // of progress, by first change
 	nextAt   time.Time
@@ -49,7 +52,7 @@ func newOutbound(w io.Writer, closeW func() error, onChunk func(*Chunk), onError
 	o := &outbound{
 		w: w, closeW: closeW, onChunk: onChunk, onError: onError,
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
-		ack: -1, progress: map[string]Leaf{},
+		ack: -1, limit: -1, most: math.MaxInt64, progress: map[string]Leaf{},
 	}
 	go o.run()
 	return o
@@ -62,7 +65,7 @@ func (o *outbound) sendPong() { o.with(func() { o.pong = true }) }
 // lastWord forgets the queue and puts frame before all others.
 func (o *outbound) lastWord(frame []byte) {
 	o.with(func() {
-		o.queue, o.head, o.urgent, o.ack = nil, 0, frame, -1
+		o.queue, o.head, o.urgent, o.ack, o.limit = nil, 0, frame, -1, -1
 		clear(o.progress)
 		o.order = nil
 	})
@@ -97,6 +100,20 @@ func (o *outbound) pushState(frame []byte) {
 
 // setAck replaces the ack that is not written yet.
 func (o *outbound) setAck(offset int64) { o.with(func() { o.ack = offset }) }
+
+// setLimit replaces the limit that is not written yet. It goes out before the
+// ack, which alone would grant more.
+func (o *outbound) setLimit(offset int64) { o.with(func() { o.limit = offset }) }
+
+// setMost lets chunks out that end at or before offset. What was let out once
+// stays so.
+func (o *outbound) setMost(offset int64) {
+	o.with(func() {
+		if o.most == math.MaxInt64 || offset > o.most {
+			o.most = offset
+		}
+	})
+}
 
 // setProgress replaces what is not written yet of the same leaves.
 func (o *outbound) setProgress(leaves []Leaf) {
@@ -180,18 +197,24 @@ func (o *outbound) next() (it item, wait time.Duration, end bool) {
 	case o.ping:
 		o.ping = false
 		return item{frame: pingFrame}, 0, false
-	case o.ack >= 0:
-		o.ackBuf = AppendAck(o.ackBuf[:0], o.ack)
-		it.frame, o.ack = o.ackBuf, -1
+	case o.ack >= 0 || o.limit >= 0:
+		o.ackBuf = o.ackBuf[:0]
+		if o.limit >= 0 {
+			o.ackBuf = AppendLimit(o.ackBuf, o.limit)
+		}
+		if o.ack >= 0 {
+			o.ackBuf = AppendAck(o.ackBuf, o.ack)
+		}
+		it.frame, o.ack, o.limit = o.ackBuf, -1, -1
 		return it, 0, false
-	case o.head < len(o.queue):
+	case o.head < len(o.queue) && !o.heldLocked():
 		it = o.queue[o.head]
 		o.queue[o.head] = item{}
 		if o.head++; o.head == len(o.queue) {
 			o.queue, o.head = o.queue[:0], 0
 		}
 		return it, 0, false
-	case o.finished:
+	case o.finished && o.head == len(o.queue):
 		return item{}, 0, true
 	case len(o.order) > 0:
 		if wait = time.Until(o.nextAt); wait > 0 {
@@ -203,6 +226,12 @@ func (o *outbound) next() (it item, wait time.Duration, end bool) {
 		return item{}, progressEvery, false
 	}
 	return item{}, 0, false
+}
+
+// heldLocked reports whether what is next waits for a higher limit.
+func (o *outbound) heldLocked() bool {
+	c := o.queue[o.head].chunk
+	return c != nil && c.End() > o.most
 }
 
 // progressLeaves is how many leaves one Progress frame carries at most, so

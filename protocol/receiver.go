@@ -36,6 +36,7 @@ type Receiver struct {
 	offer  *Offer
 	sink   Sink
 	window int64
+	budget *Budget // may be nil
 	begun  time.Time
 
 	out    *outbound
@@ -57,6 +58,7 @@ type Receiver struct {
 	acked    int64
 	told     int64 // the ack that was last handed to out
 	toldAt   time.Time
+	credit   *credit // nil without a budget, and before there is memory
 }
 
 // NewReceiver returns a Receiver for an offer that was read from frames. It
@@ -70,6 +72,13 @@ func NewReceiver(stream Stream, frames *FrameReader, offer *Offer, sink Sink, wi
 		finish: make(chan *Finish, 1), commit: make(chan struct{}, 1), hungUp: make(chan struct{}),
 		phase: PhaseOpening,
 	}
+}
+
+// Within makes the receiver take its memory from b, which may be nil. It is
+// for before Run.
+func (r *Receiver) Within(b *Budget) *Receiver {
+	r.budget = b
+	return r
 }
 
 // Offer is what the transfer is about.
@@ -111,6 +120,11 @@ func (r *Receiver) Run(ctx context.Context) ([]Receipt, error) {
 		}
 		r.out.lastWord(rejectFrame(err))
 	}
+	r.mu.Lock()
+	if r.credit != nil {
+		r.credit.close()
+	}
+	r.mu.Unlock()
 	r.out.finish()
 	<-r.out.done
 	wait := lingerTimeout
@@ -138,6 +152,15 @@ const commitGrace = 5 * time.Second
 // drive takes the transfer through its phases. Ctx ends with the transfer,
 // whole with the daemon.
 func (r *Receiver) drive(ctx, whole context.Context) ([]Receipt, error) {
+	if r.budget != nil { // first, as a sink that has begun holds others up
+		p, err := r.budget.join(ctx, firstPortion(r.offer.Size))
+		if err != nil {
+			return nil, err
+		}
+		r.mu.Lock()
+		r.credit = &credit{portion: p, room: Room{Capped: true}}
+		r.mu.Unlock()
+	}
 	transfer, accept, err := r.sink.Begin(ctx, r.offer, r)
 	if err != nil {
 		return nil, err
@@ -201,6 +224,10 @@ func (r *Receiver) open(t Transfer, a *Accept) ([]byte, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.credit != nil {
+		a.MaxChunk = min(a.MaxChunk, r.credit.open(a.Offset, r.offer.Size, a.Window))
+		r.out.setLimit(r.credit.limit)
+	}
 	r.transfer, r.accept = t, *a
 	r.received, r.acked, r.told, r.toldAt = a.Offset, a.Offset, a.Offset, time.Now()
 	r.phase = PhaseReceiving
@@ -300,6 +327,8 @@ func (r *Receiver) admitLocked(c *Chunk) error {
 		return Errorf(CodeProtocol, "chunk of %d bytes, at most %d were allowed", c.RawLen, r.accept.MaxChunk)
 	case c.End()-r.acked > r.accept.Window:
 		return Errorf(CodeWindow, "chunk to %d is beyond the window: %d bytes from %d on", c.End(), r.accept.Window, r.acked)
+	case r.credit != nil && c.End() > r.credit.limit:
+		return Errorf(CodeWindow, "chunk to %d is beyond the limit of %d", c.End(), r.credit.limit)
 	case len(r.ends) >= maxInflight(r.accept.Window):
 		return Errorf(CodeWindow, "more than %d chunks are unacknowledged", maxInflight(r.accept.Window))
 	case r.offer.Size >= 0 && c.End() > r.offer.Size:
@@ -337,6 +366,9 @@ func (r *Receiver) message(m Message) error {
 			return Errorf(CodeDigest, "finish has no digest, the offer promised %s", r.offer.Digest)
 		}
 		r.phase = PhaseFinishing
+		if r.credit != nil {
+			r.credit.finish(r.acked, r.received)
+		}
 		r.finish <- m
 	case *Commit:
 		if r.phase != PhaseReady {
@@ -363,6 +395,16 @@ const ackEvery = 250 * time.Millisecond
 // Window implements Upstream.
 func (r *Receiver) Window() int64 { return r.window }
 
+// Room implements Upstream.
+func (r *Receiver) Room() Room {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.credit == nil {
+		return Room{}
+	}
+	return r.credit.room
+}
+
 // Ack implements Upstream. Acks are told when a sixteenth of the window has
 // come together, when nothing more is on its way, and now and then, so that a
 // slow sink is not taken for one that has stalled.
@@ -378,8 +420,16 @@ func (r *Receiver) Ack(offset int64) {
 		i++
 	}
 	r.ends = r.ends[:copy(r.ends, r.ends[i:])]
-	if offset-r.told >= r.accept.Window/16 || offset == r.received || time.Since(r.toldAt) >= ackEvery {
+	window := r.accept.Window
+	if r.credit != nil {
+		window = r.credit.room.Window
+	}
+	if offset-r.told >= window/16 || offset == r.received || time.Since(r.toldAt) >= ackEvery {
 		r.told, r.toldAt = offset, time.Now()
+		if r.credit != nil {
+			r.credit.ack(offset)
+			r.out.setLimit(r.credit.limit)
+		}
 		r.out.setAck(offset)
 	}
 }

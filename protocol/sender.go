@@ -273,6 +273,14 @@ func (s *Sender) handle(f Frame) error {
 			s.cfg.OnAck(offset)
 		}
 		return nil
+	case KindLimit:
+		// It holds the writer up and nobody else: a broadcaster's queue is
+		// bounded by what its own sender may send.
+		offset, err := ParseLimit(f.Payload)
+		if err == nil {
+			s.out.setMost(offset)
+		}
+		return err
 	case KindPing:
 		s.out.sendPong()
 		return nil

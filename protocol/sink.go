@@ -35,6 +35,9 @@ type Transfer interface {
 type Upstream interface {
 	// Window is the most that a transfer may grant: that of the session.
 	Window() int64
+	// Room is how much content a transfer may hold at this moment. It changes
+	// with Ack.
+	Room() Room
 	// Ack says that all content before offset has been taken.
 	Ack(offset int64)
 	// Progress says how leaves do.

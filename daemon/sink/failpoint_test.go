@@ -23,7 +23,8 @@ type faultUp struct {
 	texts  []string
 }
 
-func (u *faultUp) Window() int64 { return protocol.DefaultWindow }
+func (u *faultUp) Window() int64       { return protocol.DefaultWindow }
+func (u *faultUp) Room() protocol.Room { return protocol.Room{} }
 
 func (u *faultUp) Ack(offset int64) {
 	u.mu.Lock()

@@ -147,7 +147,8 @@ func newUpstream() *upstream {
 	return &upstream{acks: make(chan int64, 1000), fails: make(chan error, 1000)}
 }
 
-func (u *upstream) Window() int64 { return protocol.DefaultWindow }
+func (u *upstream) Window() int64       { return protocol.DefaultWindow }
+func (u *upstream) Room() protocol.Room { return protocol.Room{} }
 
 func (u *upstream) Ack(offset int64) { u.acks <- offset }
 
