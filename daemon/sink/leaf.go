@@ -66,7 +66,7 @@ func (l *Leaf) Begin(ctx context.Context, offer *protocol.Offer, up protocol.Ups
 	}
 	t := &transfer{
 		leaf: l, content: c, up: up, resumed: c.offset,
-		wake: make(chan struct{}, 1), idle: make(chan struct{}),
+		wake: make(chan struct{}, 1), idle: make(chan struct{}), toldOffset: c.offset,
 	}
 	go t.work()
 	state := t.state()
@@ -192,7 +192,9 @@ type transfer struct {
 	*content
 	scratch []byte
 	err     error
-	told    time.Time // how far it is
+
+	toldAt     time.Time // how far it is
+	toldOffset int64
 
 	mu    sync.Mutex
 	queue []*protocol.Chunk
@@ -234,6 +236,8 @@ func (t *transfer) signal() {
 // work stores chunk after chunk, until the last or the first error.
 func (t *transfer) work() {
 	defer close(t.idle)
+	late := time.NewTimer(tellEvery) // to tell how far it is, when nothing more comes
+	defer late.Stop()
 	var batch []*protocol.Chunk
 	for {
 		t.mu.Lock()
@@ -244,7 +248,16 @@ func (t *transfer) work() {
 			if ended {
 				return
 			}
-			<-t.wake
+			if t.toldOffset != t.offset {
+				late.Reset(time.Until(t.toldAt.Add(tellEvery)))
+			} else {
+				late.Stop()
+			}
+			select {
+			case <-t.wake:
+			case <-late.C:
+				t.tell(time.Now())
+			}
 			continue
 		}
 		for i, c := range batch {
@@ -273,11 +286,16 @@ func (t *transfer) storeChunk(c *protocol.Chunk) error {
 	}
 	t.offset += int64(len(content))
 	t.up.Ack(t.offset)
-	if now := time.Now(); now.Sub(t.told) >= tellEvery {
-		t.told = now
-		t.up.Progress(protocol.Leaf{State: protocol.LeafReceiving, Offset: t.offset})
+	if now := time.Now(); now.Sub(t.toldAt) >= tellEvery {
+		t.tell(now)
 	}
 	return nil
+}
+
+// tell says how far the transfer is.
+func (t *transfer) tell(now time.Time) {
+	t.toldAt, t.toldOffset = now, t.offset
+	t.up.Progress(protocol.Leaf{State: protocol.LeafReceiving, Offset: t.offset})
 }
 
 // Finish implements protocol.Transfer.
