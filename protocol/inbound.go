@@ -139,7 +139,7 @@ func (in *inbound) each(f func(Frame) error) error {
 		}
 		if err != nil {
 			in.endLocked(err)
-			return in.err
+			return err // it comes before the end of the stream, which may have come too
 		}
 	}
 	in.unread, in.handle = nil, f
