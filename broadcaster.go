@@ -61,6 +61,7 @@ func broadcaster(c *cli.Context) error {
 		return err
 	}
 	s := daemon.NewServer(fanout, daemon.Options{Agent: agent(), About: "fanout", Window: win, Log: log})
+	fanout.Connect()
 	return serve(c.Context, map[*daemon.Server]net.Listener{s: ln})
 }
 
