@@ -195,7 +195,8 @@ func (p *push) attempt(ctx context.Context, dialer protocol.Opener) ([]Receipt, 
 
 // transfer goes through the exchange: offer, content, finish, commit.
 func (p *push) transfer(ctx context.Context) ([]Receipt, error) {
-	accept, err := p.propose(ctx)
+	early := p.early(ctx)
+	accept, err := p.propose(ctx, early)
 	if err != nil {
 		return nil, err
 	}
@@ -205,13 +206,22 @@ func (p *push) transfer(ctx context.Context) ([]Receipt, error) {
 		p.opts.onAccept(accept.Leaves)
 	}
 	if err := p.enough(accept.Leaves); err != nil {
+		if early != nil { // they have all of it, and nobody is to keep it
+			p.sender.Abort(err.Error())
+		}
 		return nil, err
 	}
 	if p.opts.DryRun {
 		return p.dryRun(accept.Leaves), nil
 	}
 	finish := &protocol.Finish{Size: accept.Offset}
-	if !p.allUnchanged(accept) {
+	switch {
+	case early != nil && early.err != nil:
+		return nil, early.err
+	case early != nil:
+		finish = early.finish
+		p.board.sent(int(finish.Size - min(accept.Offset, finish.Size)))
+	case !p.allUnchanged(accept):
 		if err := p.feed.send(ctx, p.sender, accept, p.board.sent); err != nil {
 			return nil, err
 		}
@@ -253,7 +263,7 @@ func (p *push) allUnchanged(a *protocol.Accept) bool {
 
 // propose makes the offer, and waits for the answer until nothing has moved
 // for the timeout: readers say so while they check what they have.
-func (p *push) propose(ctx context.Context) (*protocol.Accept, error) {
+func (p *push) propose(ctx context.Context, early *small) (*protocol.Accept, error) {
 	wait, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	begun := time.Now()
@@ -273,7 +283,13 @@ func (p *push) propose(ctx context.Context) (*protocol.Accept, error) {
 			}
 		}
 	})
-	accept, err := p.sender.Offer(wait, p.offer)
+	var accept *protocol.Accept
+	var err error
+	if early != nil {
+		accept, err = early.offer(wait, p.sender, p.offer)
+	} else {
+		accept, err = p.sender.Offer(wait, p.offer)
+	}
 	close(done)
 	watcher.Wait()
 	if errors.Is(err, errNoAnswer) {

@@ -1,201 +1,213 @@
 package protocol
 
 import (
-	"bufio"
 	"bytes"
 	"context"
-	"io"
-	"net"
-	"net/http"
+	"errors"
 	"testing"
-	"time"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
-// A client says what it wants behind its Hello, before it has the server's.
-
-// rawServer runs f on the one connection that comes to its address.
-func rawServer(t *testing.T, f func(net.Conn)) (addr string) {
+// opening is receive with a sink that answers the offer when answer is called.
+func opening(t *testing.T, sink *fakeSink, o *Offer) (h *received, answer func(error)) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		conn, err := ln.Accept()
-		if err != nil {
-			return
+	answers := make(chan error, 1)
+	sink.onBegin = func(ctx context.Context) error {
+		select {
+		case err := <-answers:
+			return err
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
-		defer conn.Close()
-		f(conn)
-	}()
-	t.Cleanup(func() {
-		ln.Close()
-		<-ended
-	})
-	return ln.Addr().String()
-}
-
-// offerTo makes an offer to addr and returns why it was not accepted.
-func offerTo(t *testing.T, addr string) error {
-	t.Helper()
-	d := NewDialer(addr, SessionConfig{})
-	defer d.Close()
-	stream, err := d.Open(t.Context())
-	if err != nil {
-		return err
 	}
-	s := NewSender(stream, SenderConfig{})
-	defer s.Wait()
-	defer s.Close()
-	_, err = s.Offer(t.Context(), &Offer{Name: "f", Digest: DigestNone, Size: 1, Hops: 8})
-	require.Error(t, err)
-	return err
+	return receive(t, sink, o, 1<<20), func(err error) { synctest.Wait(); answers <- err }
 }
 
-func TestClientDoesNotWaitForHello(t *testing.T) {
-	addr := rawServer(t, func(conn net.Conn) {
-		in := bufio.NewReader(conn)
-		_, err := readHello(bufferedConn{conn, in})
-		assert.NoError(t, err)
-		// The stream and what is on it, as smux has them, and no answer so far.
-		syn := make([]byte, linkHeaderSize)
-		_, err = io.ReadFull(in, syn)
-		assert.NoError(t, err)
-		assert.EqualValues(t, cmdSYN, syn[1])
-		_, err = io.ReadFull(in, syn)
-		assert.NoError(t, err)
-		assert.EqualValues(t, cmdPSH, syn[1])
-		f, err := NewFrameReader(in).Next()
-		assert.NoError(t, err)
-		assert.Equal(t, KindOffer, f.Kind)
+func TestSmallFileIsHeldUntilItIsAccepted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		content := random(MaxEarly, 31)
+		sink := &fakeSink{}
+		h, answer := opening(t, sink, offer(MaxEarly))
+		h.chunk(0, content)
+		h.send(&Finish{Size: MaxEarly})
+		synctest.Wait()
+		assert.Empty(t, sink.wrote, "the sink has not accepted yet")
+		answer(nil)
+		expect[*Accept](h.rawPeer) // before the ack
+		for f, err := h.next(); f.Kind != KindReady; f, err = h.next() {
+			require.NoError(t, err)
+			assert.Equal(t, KindAck, f.Kind)
+		}
+		assert.True(t, bytes.Equal(content, sink.content.Bytes()))
+		h.send(&Commit{})
+		expect[*Receipt](h.rawPeer)
 	})
-	assert.True(t, HasCode(offerTo(t, addr), CodeUnreachable))
 }
 
-type bufferedConn struct {
-	net.Conn
-	in *bufio.Reader
+// The chunk is early and Finish is not: both ways are open to a sender.
+func TestEarlyChunkAndLateFinish(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, answer := opening(t, &fakeSink{}, offer(-1))
+		h.chunk(0, []byte("early "))
+		answer(nil)
+		expect[*Accept](h.rawPeer)
+		h.expectAck(6)
+		h.chunk(6, []byte("and late"))
+		h.expectAck(14)
+		h.send(&Finish{Size: 14})
+		expect[*Ready](h.rawPeer)
+		assert.Equal(t, "early and late", h.sink.content.String())
+	})
 }
 
-func (c bufferedConn) Read(p []byte) (int, error) { return c.in.Read(p) }
+func TestEarlyContentThatTheSinkHas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, answer := opening(t, &fakeSink{answer: Accept{Offset: 5, Leaves: []Leaf{{State: LeafUnchanged}}}}, offer(5))
+		h.chunk(0, []byte("hello"))
+		h.send(&Finish{Size: 5})
+		answer(nil)
+		assert.EqualValues(t, 5, expect[*Accept](h.rawPeer).Offset)
+		expect[*Ready](h.rawPeer)
+		assert.Empty(t, h.sink.wrote)
+	})
+}
 
-// A connection that is closed with unread bytes is reset, and the reason lost
-// on the way, unless the server sees to it.
-func TestRefusalIsReadByAClientThatWentAhead(t *testing.T) {
-	for range 20 {
-		client, server := tcpPair(t)
-		refused := make(chan error, 1)
-		go func() {
-			_, err := AcceptSession(t.Context(), server, SessionConfig{})
-			refused <- err
-		}()
-		require.NoError(t, writeMessage(client, &Hello{Versions: []int{9}, Agent: "sbcast 9"}))
-		_, err := client.Write(make([]byte, 64<<10))
-		require.NoError(t, err)
-		time.Sleep(time.Millisecond) // let a reset overtake it
-		_, err = client.Write(make([]byte, 64<<10))
-		require.NoError(t, err)
-		require.NoError(t, client.(*net.TCPConn).CloseWrite())
-		all, err := io.ReadAll(client)
-		require.NoError(t, err)
-		f := readFrame(t, all)
-		assert.Equal(t, KindReject, f.Kind)
-		assert.Contains(t, string(f.Payload), `"version"`)
-		assert.True(t, HasCode(<-refused, CodeVersion))
-		client.Close()
+// It was sent early, and came late.
+func TestSmallFileThatComesWhenTheSinkHasIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := accepted(t, &fakeSink{answer: Accept{Offset: 5}}, offer(5))
+		h.chunk(0, []byte("hello"))
+		h.send(&Finish{Size: 5})
+		expect[*Ready](h.rawPeer)
+		assert.Empty(t, h.sink.wrote)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		h := accepted(t, &fakeSink{answer: Accept{Offset: 5}}, offer(5))
+		h.chunk(0, []byte("hello"))
+		h.chunk(0, []byte("hello"))
+		h.expectReject(CodeProtocol)
+	})
+}
+
+func TestEarlyContentIsBounded(t *testing.T) {
+	finish := &Finish{Size: 1}
+	tests := map[string]func(p *rawPeer){
+		"too much":           func(p *rawPeer) { p.chunk(0, make([]byte, MaxEarly+1)) },
+		"two chunks":         func(p *rawPeer) { p.chunk(0, []byte("a")); p.chunk(1, []byte("b")) },
+		"not from the start": func(p *rawPeer) { p.chunk(1, []byte("b")) },
+		"after the end":      func(p *rawPeer) { p.send(&Finish{}); p.chunk(0, []byte("a")) },
+		"two ends":           func(p *rawPeer) { p.chunk(0, []byte("a")); p.send(finish); p.send(finish) },
+		"commit":             func(p *rawPeer) { p.chunk(0, []byte("a")); p.send(finish); p.send(&Commit{}) },
 	}
-}
-
-func TestRefusalOfTheVersionEndsTheOffer(t *testing.T) {
-	for range 20 {
-		addr := rawServer(t, func(conn net.Conn) {
-			_, err := readHello(conn)
-			assert.NoError(t, err)
-			_ = writeMessage(conn, &Reject{Code: CodeVersion, Text: "upgrade"})
-			drain(conn)
+	for name, do := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h, _ := opening(t, &fakeSink{}, offer(-1))
+				do(h.rawPeer)
+				assert.Contains(t, h.expectReject(CodeProtocol).Text, "while opening")
+			})
 		})
-		err := offerTo(t, addr)
-		assert.True(t, HasCode(err, CodeVersion), "%v", err)
-		assert.ErrorContains(t, err, "upgrade")
-		assert.ErrorContains(t, err, "hello with "+addr)
 	}
 }
 
-func TestHelloOfAnotherVersionEndsTheOffer(t *testing.T) {
-	addr := rawServer(t, func(conn net.Conn) {
-		_, _ = readHello(conn)
-		_ = writeMessage(conn, &Hello{Versions: []int{2, 3}, Agent: "sbcast 9"})
-		_, _ = io.Copy(io.Discard, conn)
-	})
-	err := offerTo(t, addr)
-	assert.True(t, HasCode(err, CodeVersion), "%v", err)
-	assert.ErrorContains(t, err, "[2 3]")
-}
-
-func TestOfferToAnHTTPServer(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	srv := &http.Server{}
-	ended := make(chan struct{})
-	go func() { defer close(ended); _ = srv.Serve(ln) }()
-	defer func() { srv.Close(); <-ended }()
-	for range 20 {
-		begun := time.Now()
-		err := offerTo(t, ln.Addr().String())
-		assert.True(t, HasCode(err, CodeProtocol), "%v", err)
-		assert.ErrorContains(t, err, "does not speak sbcast")
-		assert.Less(t, time.Since(begun), HelloTimeout/2)
+// What was sent ahead is judged like all content.
+func TestEarlyContentThatBreaksTheRules(t *testing.T) {
+	tests := map[string]struct {
+		size int64
+		do   func(p *rawPeer)
+		want Code
+	}{
+		"more than offered": {1, func(p *rawPeer) { p.chunk(0, []byte("ab")) }, CodeSize},
+		"less than it says": {-1, func(p *rawPeer) { p.chunk(0, []byte("ab")); p.send(&Finish{Size: 3}) }, CodeSize},
+		"nothing":           {1, func(p *rawPeer) { p.send(&Finish{Size: 1}) }, CodeSize},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h, answer := opening(t, &fakeSink{}, offer(tt.size))
+				tt.do(h.rawPeer)
+				answer(nil)
+				h.expectReject(tt.want)
+			})
+		})
 	}
 }
 
-// Nothing that comes before the server's Hello is taken for an answer.
-func TestFramesBeforeHelloAreNoAnswer(t *testing.T) {
-	addr := rawServer(t, func(conn net.Conn) {
-		_, _ = readHello(conn)
-		_, _ = conn.Write([]byte{linkVersion, cmdNOP, 0, 0, 0, 0, 0, 0})
-		_, _ = io.Copy(io.Discard, conn)
+func TestEarlyContentOfAnOfferThatIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, answer := opening(t, &fakeSink{}, offer(1))
+		h.chunk(0, []byte("a"))
+		h.send(&Finish{Size: 1})
+		answer(Errorf(CodeExists, "in the way"))
+		assert.Equal(t, "in the way", h.expectReject(CodeExists).Text)
+		assert.Empty(t, h.sink.wrote)
 	})
-	assert.ErrorContains(t, offerTo(t, addr), "does not speak sbcast")
 }
 
-func TestSlowHelloHoldsUpOnlyTheSecondStream(t *testing.T) {
-	hello := make(chan struct{})
-	addr := rawServer(t, func(conn net.Conn) {
-		_, _ = readHello(conn)
-		<-hello
-		_ = writeHello(conn, &Hello{Versions: []int{Version}, MaxStreams: 1})
-		_, _ = io.Copy(io.Discard, conn)
-	})
-	d := NewDialer(addr, SessionConfig{})
-	defer d.Close()
-	_, err := d.Open(t.Context())
-	require.NoError(t, err)
-	assert.Zero(t, d.MaxStreams())
-
-	short, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-	defer cancel()
-	_, err = d.Open(short)
-	assert.ErrorIs(t, err, context.DeadlineExceeded)
-
-	close(hello)
-	_, err = d.Open(t.Context())
-	assert.True(t, HasCode(err, CodeBusy), "%v", err)
-	assert.Equal(t, 1, d.MaxStreams())
+func TestOfferWhole(t *testing.T) {
+	for _, at := range []int64{0, 2, 5} { // what the receiver has
+		synctest.Test(t, func(t *testing.T) {
+			sink := &fakeSink{answer: Accept{Offset: at}}
+			h := newHop(t, sink, SenderConfig{})
+			content := []byte("hello")
+			f := &Finish{Size: 5}
+			a, err := h.OfferWhole(t.Context(), offer(5), rawChunk(0, content), f)
+			require.NoError(t, err)
+			assert.Equal(t, at, a.Offset)
+			_, err = h.Finish(t.Context(), f)
+			require.NoError(t, err)
+			receipts, err := h.Commit(t.Context())
+			require.NoError(t, err)
+			require.Len(t, receipts, 1)
+			assert.Equal(t, at < 5, len(sink.wrote) == 1)
+		})
+	}
 }
 
-// An answer can be complete, the end of its stream included, before anybody
-// reads it.
-func TestRejectCountsMoreThanTheEndBehindIt(t *testing.T) {
-	in := newInbound()
-	in.unread = bytes.Clone(rejectFrame(Errorf(CodeDenied, "not here")))
-	in.end(io.EOF)
-	err := in.each(func(f Frame) error {
-		m, err := ParseMessage(f.Kind, f.Payload)
+func TestOfferWholeOfNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHop(t, &fakeSink{}, SenderConfig{})
+		_, err := h.OfferWhole(t.Context(), offer(0), nil, &Finish{})
 		require.NoError(t, err)
-		return m.(*Reject).asError()
+		_, err = h.Finish(t.Context(), &Finish{})
+		require.NoError(t, err)
+		_, err = h.Commit(t.Context())
+		require.NoError(t, err)
 	})
-	assert.True(t, HasCode(err, CodeDenied), "%v", err)
+}
+
+// All goes in one flight, and what is not acknowledged counts as under way.
+func TestOfferWholeGoesAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := send(t, SenderConfig{})
+		answered := make(chan error, 1)
+		go func() {
+			_, err := h.OfferWhole(t.Context(), offer(5), rawChunk(0, []byte("hello")), &Finish{Size: 5})
+			answered <- err
+		}()
+		expect[*Offer](h.peer)
+		f, err := h.peer.next()
+		require.NoError(t, err)
+		require.Equal(t, KindChunk, f.Kind)
+		f.Chunk.Release()
+		expect[*Finish](h.peer)
+		h.peer.send(&Accept{Window: testWindow, MaxChunk: testWindow / 4, Leaves: []Leaf{{State: LeafReceiving}}})
+		require.NoError(t, <-answered)
+		h.peer.ack(5)
+		h.peer.ack(6)
+		synctest.Wait()
+		assert.True(t, HasCode(h.Err(), CodeProtocol), "%v", h.Err())
+		assert.ErrorContains(t, h.Err(), "only 5 bytes were sent")
+	})
+}
+
+func TestOfferWholeThatIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHop(t, &fakeSink{onBegin: func(context.Context) error { return errors.Join(ErrForget, errLost) }}, SenderConfig{})
+		_, err := h.OfferWhole(t.Context(), offer(1), rawChunk(0, []byte("a")), &Finish{Size: 1})
+		assert.Error(t, err)
+	})
 }

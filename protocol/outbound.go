@@ -38,6 +38,7 @@ type outbound struct {
 	queue    []item
 	head     int   // of queue: what comes before it is written
 	ack      int64 // latest, -1 when it has been written
+	opened   bool  // a frame of the queue was written, the Accept: acks may go before others
 	progress map[string]Leaf
 	order    []string // of progress, by first change
 	nextAt   time.Time
@@ -180,12 +181,12 @@ func (o *outbound) next() (it item, wait time.Duration, end bool) {
 	case o.ping:
 		o.ping = false
 		return item{frame: pingFrame}, 0, false
-	case o.ack >= 0:
+	case o.ack >= 0 && (o.opened || o.head == len(o.queue)):
 		o.ackBuf = AppendAck(o.ackBuf[:0], o.ack)
 		it.frame, o.ack = o.ackBuf, -1
 		return it, 0, false
 	case o.head < len(o.queue):
-		it = o.queue[o.head]
+		it, o.opened = o.queue[o.head], true
 		o.queue[o.head] = item{}
 		if o.head++; o.head == len(o.queue) {
 			o.queue, o.head = o.queue[:0], 0

@@ -57,6 +57,11 @@ type Receiver struct {
 	acked    int64
 	told     int64 // the ack that was last handed to out
 	toldAt   time.Time
+
+	// What came before Accept.
+	early       *Chunk
+	earlyFinish *Finish
+	wasEarly    bool // there was a chunk, or it came when the sink had it
 }
 
 // NewReceiver returns a Receiver for an offer that was read from frames. It
@@ -142,15 +147,9 @@ func (r *Receiver) drive(ctx, whole context.Context) ([]Receipt, error) {
 	if err != nil {
 		return nil, err
 	}
-	frame, err := r.open(transfer, accept)
-	if err == nil {
-		err = ctx.Err()
-	}
-	if err != nil {
+	if err := r.begin(ctx, transfer, accept); err != nil {
 		return nil, err
 	}
-	r.out.pushState(frame)
-
 	var f *Finish
 	select {
 	case f = <-r.finish:
@@ -161,7 +160,7 @@ func (r *Receiver) drive(ctx, whole context.Context) ([]Receipt, error) {
 	if err != nil {
 		return nil, err
 	}
-	frame, err = appendPaged(leaves, func(rest []Leaf) Message { return &Ready{Leaves: rest} })
+	frame, err := appendPaged(leaves, func(rest []Leaf) Message { return &Ready{Leaves: rest} })
 	if err != nil {
 		return nil, err
 	}
@@ -215,7 +214,13 @@ func (r *Receiver) open(t Transfer, a *Accept) ([]byte, error) {
 func (r *Receiver) end() {
 	r.writing.Lock()
 	defer r.writing.Unlock()
-	r.setPhase(phaseEnded)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.phase = phaseEnded
+	if r.early != nil {
+		r.early.Release()
+		r.early = nil
+	}
 }
 
 func (r *Receiver) setPhase(p Phase) {
@@ -279,9 +284,9 @@ func (r *Receiver) chunk(c *Chunk) error {
 	r.writing.Lock()
 	defer r.writing.Unlock()
 	r.mu.Lock()
-	err := r.admitLocked(c)
+	news, err := r.takeLocked(c)
 	r.mu.Unlock()
-	if err != nil {
+	if err != nil || !news {
 		return err
 	}
 	return r.transfer.Write(c)
@@ -326,18 +331,11 @@ func (r *Receiver) message(m Message) error {
 	defer r.mu.Unlock()
 	switch m := m.(type) {
 	case *Finish:
-		switch {
-		case r.phase != PhaseReceiving:
-			return Errorf(CodeProtocol, "finish while %s", r.phase)
-		case m.Size != r.received:
-			return Errorf(CodeSize, "finish says %d bytes, %d came", m.Size, r.received)
-		case r.offer.Size >= 0 && m.Size != r.offer.Size:
-			return Errorf(CodeSize, "only %d of the %d bytes offered came", m.Size, r.offer.Size)
-		case r.offer.Digest != DigestNone && m.Digest == "" && !unchanged(r.accept.Leaves):
-			return Errorf(CodeDigest, "finish has no digest, the offer promised %s", r.offer.Digest)
+		if r.phase == PhaseOpening && r.earlyFinish == nil {
+			r.earlyFinish = m
+			return nil
 		}
-		r.phase = PhaseFinishing
-		r.finish <- m
+		return r.finishLocked(m)
 	case *Commit:
 		if r.phase != PhaseReady {
 			return Errorf(CodeProtocol, "commit while %s", r.phase)
@@ -354,6 +352,22 @@ func (r *Receiver) message(m Message) error {
 		}
 		return &Error{Code: CodeAborted, Text: text, cause: ErrForget}
 	}
+	return nil
+}
+
+func (r *Receiver) finishLocked(m *Finish) error {
+	switch {
+	case r.phase != PhaseReceiving:
+		return Errorf(CodeProtocol, "finish while %s", r.phase)
+	case m.Size != r.received:
+		return Errorf(CodeSize, "finish says %d bytes, %d came", m.Size, r.received)
+	case r.offer.Size >= 0 && m.Size != r.offer.Size:
+		return Errorf(CodeSize, "only %d of the %d bytes offered came", m.Size, r.offer.Size)
+	case r.offer.Digest != DigestNone && m.Digest == "" && !unchanged(r.accept.Leaves):
+		return Errorf(CodeDigest, "finish has no digest, the offer promised %s", r.offer.Digest)
+	}
+	r.phase = PhaseFinishing
+	r.finish <- m
 	return nil
 }
 

@@ -51,6 +51,8 @@ type Sender struct {
 	mu      sync.Mutex
 	win     *window // after Accept
 	start   int64   // offset in Accept
+	early   *Chunk  // sent with the offer, until Accept
+	whole   bool    // so was Finish
 	err     error
 	stall   *time.Timer
 	names   []Leaf              // from Accept
@@ -77,6 +79,10 @@ func (s *Sender) Offer(ctx context.Context, o *Offer) (*Accept, error) {
 	if err := s.push(o); err != nil {
 		return nil, err
 	}
+	return s.awaitAccept(ctx)
+}
+
+func (s *Sender) awaitAccept(ctx context.Context) (*Accept, error) {
 	select {
 	case a := <-s.accepted:
 		return a, nil
@@ -104,8 +110,13 @@ func (s *Sender) Send(ctx context.Context, c *Chunk) error {
 
 // Finish ends the content and waits until every leaf has staged it or failed.
 func (s *Sender) Finish(ctx context.Context, f *Finish) (*Ready, error) {
-	if err := s.push(f); err != nil {
-		return nil, err
+	s.mu.Lock()
+	sent := s.whole
+	s.mu.Unlock()
+	if !sent {
+		if err := s.push(f); err != nil {
+			return nil, err
+		}
 	}
 	timeout := time.NewTimer(AnswerTimeout)
 	defer timeout.Stop()
@@ -336,6 +347,14 @@ func (s *Sender) accept(a *Accept) error {
 	s.mu.Lock()
 	s.start, s.names, s.got, s.missing = a.Offset, a.Leaves, got, len(got)
 	s.win = newWindow(a.Window, a.Offset)
+	switch c := s.early; {
+	case c == nil:
+	case c.End() > a.Offset:
+		s.win.sent(c)
+	default: // the receiver has it
+		c.Release()
+	}
+	s.early = nil
 	if s.cfg.Stall > 0 {
 		s.stall = time.AfterFunc(s.cfg.Stall/4, s.checkStall)
 	}
