@@ -27,7 +27,8 @@ type way struct {
 
 var ways = []way{
 	{"bare TCP ~ server", bare},
-	{"curl -T ~ HTTP server", curl},
+	{"curl -T ~ HTTP server", curl()},
+	{"curl -T -H Expect: ~ HTTP server", curl("-H", "Expect:")}, // without a question whether to send
 	{"push ~ reader", push(true, false, false)},
 	{"push ~ broadcaster - reader", push(true, true, false)},
 	{"push - broadcaster ~ reader", push(false, true, true)},
@@ -121,28 +122,31 @@ func role(args []string) bool {
 }
 
 // curl uploads the file by HTTP.
-func curl(_, file string) (func() times, func()) {
-	first := make(chan time.Time, 1)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	check(err)
-	server := &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		_, _ = io.ReadFull(r.Body, make([]byte, 1))
-		first <- time.Now()
-		_, _ = io.Copy(io.Discard, r.Body)
-	})}
-	go func() { _ = server.Serve(ln) }()
-	near, stop := link(ln.Addr().String())
-	return func() times {
-			begun := time.Now()
-			out, err := exec.Command("curl", "-sS", "-T", file, "http://"+near+"/").CombinedOutput()
-			if err != nil {
-				check(fmt.Errorf("curl: %w: %s", err, out))
+func curl(args ...string) func(dir, file string) (func() times, func()) {
+	return func(_, file string) (func() times, func()) {
+		first := make(chan time.Time, 1)
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		check(err)
+		server := &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			_, _ = io.ReadFull(r.Body, make([]byte, 1))
+			first <- time.Now()
+			_, _ = io.Copy(io.Discard, r.Body)
+		})}
+		go func() { _ = server.Serve(ln) }()
+		near, stop := link(ln.Addr().String())
+		return func() times {
+				begun := time.Now()
+				args := append([]string{"-sS", "-T", file, "http://" + near + "/"}, args...)
+				out, err := exec.Command("curl", args...).CombinedOutput()
+				if err != nil {
+					check(fmt.Errorf("curl: %w: %s", err, out))
+				}
+				return times{(<-first).Sub(begun), time.Since(begun)}
+			}, func() {
+				server.Close()
+				stop()
 			}
-			return times{(<-first).Sub(begun), time.Since(begun)}
-		}, func() {
-			server.Close()
-			stop()
-		}
+	}
 }
 
 // bare writes the file to a connection and waits for one byte in return.
