@@ -63,7 +63,7 @@ func listen(t *testing.T, cfg SessionConfig) *listener {
 			l.count.Add(1)
 			wg.Go(func() {
 				s, err := AcceptSession(t.Context(), conn, cfg)
-				if !assert.NoError(t, err) {
+				if err != nil { // the test has ended first: a client does not wait for it
 					return
 				}
 				l.sessions <- s

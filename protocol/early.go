@@ -45,14 +45,16 @@ func (s *Sender) OfferWhole(ctx context.Context, o *Offer, c *Chunk, f *Finish) 
 func (r *Receiver) begin(ctx context.Context, t Transfer, a *Accept) error {
 	r.writing.Lock()
 	defer r.writing.Unlock()
-	frame, err := r.open(t, a)
+	r.mu.Lock()
+	frame, err := r.openLocked(t, a)
 	if err == nil {
 		err = ctx.Err()
 	}
-	if err != nil {
-		return err
+	var early *Chunk
+	if err == nil {
+		early, err = r.openEarlyLocked() // in the same breath: a Finish may be coming
 	}
-	early, err := r.openEarly()
+	r.mu.Unlock()
 	if err != nil {
 		return err
 	}
@@ -64,11 +66,9 @@ func (r *Receiver) begin(ctx context.Context, t Transfer, a *Accept) error {
 	return t.Write(early)
 }
 
-// openEarly admits what came before Accept. It returns the chunk, when it is
-// news to the sink.
-func (r *Receiver) openEarly() (*Chunk, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+// openEarlyLocked admits what came before Accept. It returns the chunk, when
+// it is news to the sink.
+func (r *Receiver) openEarlyLocked() (*Chunk, error) {
 	c := r.early
 	r.early = nil
 	if c != nil && c.End() <= r.received {

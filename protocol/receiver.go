@@ -190,16 +190,14 @@ func (r *Receiver) drive(ctx, whole context.Context) ([]Receipt, error) {
 	return receipts, nil
 }
 
-// open notes what the sink accepted and returns the Accept frame.
-func (r *Receiver) open(t Transfer, a *Accept) ([]byte, error) {
+// openLocked notes what the sink accepted and returns the Accept frame.
+func (r *Receiver) openLocked(t Transfer, a *Accept) ([]byte, error) {
 	if a.Window == 0 || a.Window > r.window {
 		a.Window = r.window
 	}
 	if largest := int(min(MaxChunk, a.Window/4)); a.MaxChunk == 0 || a.MaxChunk > largest {
 		a.MaxChunk = largest
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.transfer, r.accept = t, *a
 	r.received, r.acked, r.told, r.toldAt = a.Offset, a.Offset, a.Offset, time.Now()
 	r.phase = PhaseReceiving
