@@ -90,6 +90,7 @@ type push struct {
 	board *board
 
 	sender    *protocol.Sender
+	small     *small // what goes with the offer; nil: nothing
 	results   results
 	staged    map[string]bool // leaves that staged the file in an attempt that got as far as the commit
 	committed bool            // the last attempt got as far as the commit
@@ -169,7 +170,8 @@ func (p *push) attempt(ctx context.Context, dialer protocol.Opener) ([]Receipt, 
 		return nil, err
 	}
 	p.sender = protocol.NewSender(stream, protocol.SenderConfig{
-		OnAck: func(offset int64) { p.feed.acked.Store(offset); p.board.ack(offset) }, OnProgress: p.board.leaves, Stall: p.opts.Timeout * 3 / 4,
+		OnAccept: p.accepted, OnAck: func(offset int64) { p.feed.acked.Store(offset); p.board.ack(offset) },
+		OnProgress: p.board.leaves, Stall: p.opts.Timeout * 3 / 4,
 	})
 	defer p.sender.Wait()
 	defer p.sender.Close()
@@ -193,20 +195,28 @@ func (p *push) attempt(ctx context.Context, dialer protocol.Opener) ([]Receipt, 
 	return append(receipts, p.failed(err, receipts)...), err
 }
 
+// accepted tells the board, before what was sent with the offer is
+// acknowledged.
+func (p *push) accepted(a *protocol.Accept) {
+	p.board.settle(a)
+	if p.small != nil && p.small.err == nil {
+		p.board.sent(int(max(p.small.finish.Size-a.Offset, 0)))
+	}
+}
+
 // transfer goes through the exchange: offer, content, finish, commit.
 func (p *push) transfer(ctx context.Context) ([]Receipt, error) {
-	early := p.early(ctx)
-	accept, err := p.propose(ctx, early)
+	p.small = p.early(ctx)
+	accept, err := p.propose(ctx)
 	if err != nil {
 		return nil, err
 	}
 	p.resumed, p.committed = accept.Offset > 0, false
-	p.board.settle(accept)
 	if p.opts.onAccept != nil {
 		p.opts.onAccept(accept.Leaves)
 	}
 	if err := p.enough(accept.Leaves); err != nil {
-		if early != nil { // they have all of it, and nobody is to keep it
+		if p.small != nil { // they have all of it, and nobody is to keep it
 			p.sender.Abort(err.Error())
 		}
 		return nil, err
@@ -216,11 +226,10 @@ func (p *push) transfer(ctx context.Context) ([]Receipt, error) {
 	}
 	finish := &protocol.Finish{Size: accept.Offset}
 	switch {
-	case early != nil && early.err != nil:
-		return nil, early.err
-	case early != nil:
-		finish = early.finish
-		p.board.sent(int(finish.Size - min(accept.Offset, finish.Size)))
+	case p.small != nil && p.small.err != nil:
+		return nil, p.small.err
+	case p.small != nil:
+		finish = p.small.finish
 	case !p.allUnchanged(accept):
 		if err := p.feed.send(ctx, p.sender, accept, p.board.sent); err != nil {
 			return nil, err
@@ -263,7 +272,7 @@ func (p *push) allUnchanged(a *protocol.Accept) bool {
 
 // propose makes the offer, and waits for the answer until nothing has moved
 // for the timeout: readers say so while they check what they have.
-func (p *push) propose(ctx context.Context, early *small) (*protocol.Accept, error) {
+func (p *push) propose(ctx context.Context) (*protocol.Accept, error) {
 	wait, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	begun := time.Now()
@@ -285,8 +294,8 @@ func (p *push) propose(ctx context.Context, early *small) (*protocol.Accept, err
 	})
 	var accept *protocol.Accept
 	var err error
-	if early != nil {
-		accept, err = early.offer(wait, p.sender, p.offer)
+	if p.small != nil {
+		accept, err = p.small.offer(wait, p.sender, p.offer)
 	} else {
 		accept, err = p.sender.Offer(wait, p.offer)
 	}

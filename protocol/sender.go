@@ -23,6 +23,7 @@ const abortGrace = time.Second
 // SenderConfig says who is told what. The callbacks come from the Sender's own
 // goroutines and must not block, nor call the Sender back, except Close.
 type SenderConfig struct {
+	OnAccept   func(a *Accept)     // the offer was accepted; before any OnAck
 	OnAck      func(offset int64)  // the receiver has taken all before offset
 	OnProgress func(leaves []Leaf) // leaves changed; before Accept too
 	OnEnd      func(err error)     // the transfer cannot go on; once
@@ -359,6 +360,9 @@ func (s *Sender) accept(a *Accept) error {
 		s.stall = time.AfterFunc(s.cfg.Stall/4, s.checkStall)
 	}
 	s.mu.Unlock()
+	if s.cfg.OnAccept != nil {
+		s.cfg.OnAccept(a)
+	}
 	s.accepted <- a
 	return nil
 }
