@@ -11,7 +11,7 @@
 //
 // First byte is from the start of the push to the first byte of content in the
 // reader's command, done until the push has ended with its receipt. Both
-// include the start of a process, which is printed on a line of its own.
+// include the start of a process, which is printed first.
 package main
 
 import (
@@ -29,7 +29,8 @@ import (
 var (
 	rtt    = flag.Duration("rtt", 50*time.Millisecond, "round trip `time` of a link")
 	sizes  = flag.String("sizes", "1,16384,1048576", "`bytes` of the files")
-	rounds = flag.Int("rounds", 5, "later pushes, of which the medians are printed")
+	fresh  = flag.Int("fresh", 3, "times that daemons are started, of whose first pushes the fastest is printed")
+	rounds = flag.Int("rounds", 3, "later pushes to each, of which the fastest is printed")
 	binary = flag.String("sbcast", "bin/sbcast", "the `program` to measure")
 )
 
@@ -45,8 +46,8 @@ func main() {
 	dir, err := os.MkdirTemp("", "latency-")
 	check(err)
 	defer os.RemoveAll(dir)
-	fmt.Printf("round trip %v, later: median of %d; in the times: start of sbcast %v, of curl %v\n",
-		*rtt, *rounds, startTime(*binary, "version").Round(time.Millisecond), startTime("curl", "--version").Round(time.Millisecond))
+	fmt.Printf("round trip %v; the fastest of %d first and %d later pushes, for noise only adds; in the times: start of sbcast %v, of curl %v\n",
+		*rtt, *fresh, *fresh**rounds, startTime(*binary, "version").Round(time.Millisecond), startTime("curl", "--version").Round(time.Millisecond))
 	for text := range strings.SplitSeq(*sizes, ",") {
 		size, err := strconv.Atoi(text)
 		check(err)
@@ -61,34 +62,34 @@ func main() {
 
 // measure prints how long it takes to get file one way.
 func measure(dir, file string, w way) {
-	send, stop := w.start(dir, file)
-	defer stop()
-	first := send()
-	var later []times
-	for range *rounds {
-		later = append(later, send())
+	var first, later []times
+	for range *fresh {
+		send, stop := w.start(dir, file)
+		first = append(first, send())
+		for range *rounds {
+			later = append(later, send())
+		}
+		stop()
 	}
 	report(w.name, "first", first)
-	report("", "later", times{
-		median(later, func(t times) time.Duration { return t.first }),
-		median(later, func(t times) time.Duration { return t.done }),
-	})
+	report("", "later", later)
 }
 
-func report(name, which string, t times) {
+func report(name, which string, all []times) {
+	first := fastest(all, func(t times) time.Duration { return t.first })
+	done := fastest(all, func(t times) time.Duration { return t.done })
 	trips := func(d time.Duration) string {
 		return fmt.Sprintf("%5d ms %5.1f trips", d.Milliseconds(), float64(d)/float64(*rtt))
 	}
-	fmt.Printf("%-38s %-6s %s %s\n", name, which, trips(t.first), trips(t.done))
+	fmt.Printf("%-38s %-6s %s %s\n", name, which, trips(first), trips(done))
 }
 
-func median(all []times, of func(times) time.Duration) time.Duration {
+func fastest(all []times, of func(times) time.Duration) time.Duration {
 	var values []time.Duration
 	for _, t := range all {
 		values = append(values, of(t))
 	}
-	slices.Sort(values)
-	return values[len(values)/2]
+	return slices.Min(values)
 }
 
 func check(err error) {
