@@ -10,10 +10,11 @@ BUILD    = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 FUZZTIME ?= 5s
 SEED     ?= 0
 
-# Further flags of make bench.
-BENCHFLAGS ?=
+# Further flags of make bench and make latency.
+BENCHFLAGS   ?=
+LATENCYFLAGS ?=
 
-.PHONY: all build demo test vet lint race fuzz crash bench microbench memory cross clean
+.PHONY: all build demo test vet lint race fuzz crash bench latency microbench memory cross clean
 
 all: build
 
@@ -42,6 +43,9 @@ fuzz: ## a few seconds of each target; FUZZTIME=10m for a real run
 bench: build ## against others, side by side, a quarter of an hour or more; BENCHFLAGS='-rounds 3 -size 256M' changes it
 	$(GO) build -o bin/bench ./scripts/bench
 	bin/bench -sbcast bin/sbcast -markdown bin/bench.md -svg bin/bench.svg $(BENCHFLAGS)
+
+latency: build ## round trips of a push over links that take their time; LATENCYFLAGS='-rtt 200ms' changes it
+	$(GO) run ./scripts/latency -sbcast bin/sbcast $(LATENCYFLAGS)
 
 microbench: ## benchmarks of the hot functions
 	$(GO) test -run '^$$' -bench . -benchmem ./...

@@ -68,6 +68,7 @@ func broadcaster(c *cli.Context) error {
 	s := daemon.NewServer(fanout, daemon.Options{Agent: agent(), About: "fanout", Window: win, Memory: mem, Log: log})
 	limitMemory(mem)
 	modest()
+	fanout.Connect()
 	return serve(c.Context, map[*daemon.Server]net.Listener{s: ln})
 }
 

@@ -86,5 +86,6 @@ func dev(c *cli.Context) error {
 	s := daemon.NewServer(fanout, daemon.Options{Agent: agent(), About: "fanout", Window: win, Memory: mem, Log: log.With("daemon", "broadcaster")})
 	servers[s] = ln
 	fmt.Fprintf(c.App.ErrWriter, "try it: sbcast push FILE %s\n", ln.Addr())
+	fanout.Connect()
 	return serve(c.Context, servers)
 }

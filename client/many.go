@@ -13,7 +13,7 @@ import (
 	"github.com/sbcast/sbcast/protocol"
 )
 
-// How many pushes go at once. A small file is three round trips and a few
+// How many pushes go at once. A small file is two or three round trips and a few
 // syncs, in which nothing else happens. With 1,000 files of 4 KiB through a
 // broadcaster to two readers, 32 at once took a third of the time of one after
 // the other, 8 at once half, and 64 no less than 32. A large file fills the way

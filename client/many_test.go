@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -132,9 +133,29 @@ func TestPushAllOfWhichSomeFail(t *testing.T) {
 	}
 }
 
+// locked is a buffer that may be read when its writer has said over a
+// connection that it is done: the race detector does not see that a writev
+// comes before the read of what it wrote.
+type locked struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *locked) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *locked) Bytes() []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Bytes()
+}
+
 func TestPushAllInOrder(t *testing.T) {
-	var out bytes.Buffer
-	store, err := sink.Open("-", sink.Options{Output: &out})
+	out := &locked{}
+	store, err := sink.Open("-", sink.Options{Output: out})
 	require.NoError(t, err)
 	w := &watcher{}
 	var want []byte

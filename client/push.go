@@ -90,6 +90,7 @@ type push struct {
 	board *board
 
 	sender    *protocol.Sender
+	small     *small // what goes with the offer; nil: nothing
 	results   results
 	staged    map[string]bool // leaves that staged the file in an attempt that got as far as the commit
 	committed bool            // the last attempt got as far as the commit
@@ -169,7 +170,8 @@ func (p *push) attempt(ctx context.Context, dialer protocol.Opener) ([]Receipt, 
 		return nil, err
 	}
 	p.sender = protocol.NewSender(stream, protocol.SenderConfig{
-		OnAck: func(offset int64) { p.feed.acked.Store(offset); p.board.ack(offset) }, OnProgress: p.board.leaves, Stall: p.opts.Timeout * 3 / 4,
+		OnAccept: p.accepted, OnAck: func(offset int64) { p.feed.acked.Store(offset); p.board.ack(offset) },
+		OnProgress: p.board.leaves, Stall: p.opts.Timeout * 3 / 4,
 	})
 	defer p.sender.Wait()
 	defer p.sender.Close()
@@ -193,25 +195,42 @@ func (p *push) attempt(ctx context.Context, dialer protocol.Opener) ([]Receipt, 
 	return append(receipts, p.failed(err, receipts)...), err
 }
 
+// accepted tells the board, before what was sent with the offer is
+// acknowledged.
+func (p *push) accepted(a *protocol.Accept) {
+	p.board.settle(a)
+	if p.small != nil && p.small.err == nil {
+		p.board.sent(int(max(p.small.finish.Size-a.Offset, 0)))
+	}
+}
+
 // transfer goes through the exchange: offer, content, finish, commit.
 func (p *push) transfer(ctx context.Context) ([]Receipt, error) {
+	p.small = p.early(ctx)
 	accept, err := p.propose(ctx)
 	if err != nil {
 		return nil, err
 	}
 	p.resumed, p.committed = accept.Offset > 0, false
-	p.board.settle(accept)
 	if p.opts.onAccept != nil {
 		p.opts.onAccept(accept.Leaves)
 	}
 	if err := p.enough(accept.Leaves); err != nil {
+		if p.small != nil { // they have all of it, and nobody is to keep it
+			p.sender.Abort(err.Error())
+		}
 		return nil, err
 	}
 	if p.opts.DryRun {
 		return p.dryRun(accept.Leaves), nil
 	}
 	finish := &protocol.Finish{Size: accept.Offset}
-	if !p.allUnchanged(accept) {
+	switch {
+	case p.small != nil && p.small.err != nil:
+		return nil, p.small.err
+	case p.small != nil:
+		finish = p.small.finish
+	case !p.allUnchanged(accept):
 		if err := p.feed.send(ctx, p.sender, accept, p.board.sent); err != nil {
 			return nil, err
 		}
@@ -273,7 +292,13 @@ func (p *push) propose(ctx context.Context) (*protocol.Accept, error) {
 			}
 		}
 	})
-	accept, err := p.sender.Offer(wait, p.offer)
+	var accept *protocol.Accept
+	var err error
+	if p.small != nil {
+		accept, err = p.small.offer(wait, p.sender, p.offer)
+	} else {
+		accept, err = p.sender.Offer(wait, p.offer)
+	}
 	close(done)
 	watcher.Wait()
 	if errors.Is(err, errNoAnswer) {

@@ -67,6 +67,14 @@ func NewFanout(hops []*Hop, opts FanoutOptions) (*Fanout, error) {
 	return &Fanout{hops: hops, opts: opts}, nil
 }
 
+// Connect begins to keep a session to every hop, until Close: then a push finds
+// one. Without it a session is made when it is first needed.
+func (f *Fanout) Connect() {
+	for _, h := range f.hops {
+		h.connect()
+	}
+}
+
 // Close closes the hops and waits for what was running on them.
 func (f *Fanout) Close() {
 	var wg sync.WaitGroup

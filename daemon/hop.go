@@ -9,6 +9,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/sbcast/sbcast/protocol"
 )
@@ -17,7 +18,14 @@ import (
 type Hop struct {
 	name    string // first part of the names of the leaves behind it
 	dialer  protocol.Opener
-	cleanup sync.WaitGroup // of senders that were closed
+	cleanup sync.WaitGroup // of senders that were closed, and of keep
+	life    context.Context
+	end     context.CancelFunc
+}
+
+// connector is an Opener that can have a session ready.
+type connector interface {
+	Connect(ctx context.Context) (*protocol.Session, error)
 }
 
 // ParseHop reads HOST:PORT or NAME=HOST:PORT. Without a port it is port.
@@ -41,11 +49,43 @@ func ParseHop(s, port string) (name, addr string, err error) {
 // NewHop returns a Hop to the daemon that dialer opens streams to. Its leaves
 // are called name or name/…. The Hop owns dialer.
 func NewHop(name string, dialer protocol.Opener) *Hop {
-	return &Hop{name: name, dialer: dialer}
+	h := &Hop{name: name, dialer: dialer}
+	h.life, h.end = context.WithCancel(context.Background())
+	return h
+}
+
+// connect begins to keep a session, where the dialer can.
+func (h *Hop) connect() {
+	if c, ok := h.dialer.(connector); ok {
+		h.cleanup.Go(func() { h.keep(c) })
+	}
+}
+
+// keep keeps a session until the hop is closed, so that a push does not pay the
+// two round trips of a new one: a session that has ended, as those do that a
+// daemon has not seen a stream on for long, is replaced. One that cannot be
+// had is tried for again and again, and nobody is told: a push will say it.
+func (h *Hop) keep(c connector) {
+	pause := newRedialPause()
+	for {
+		if s, err := c.Connect(h.life); err == nil {
+			pause.Reset()
+			select {
+			case <-s.Done():
+			case <-h.life.Done():
+			}
+		}
+		select {
+		case <-time.After(pause.NextBackOff()):
+		case <-h.life.Done():
+			return
+		}
+	}
 }
 
 // Close ends the session and waits for what was running on it.
 func (h *Hop) Close() {
+	h.end()
 	h.dialer.Close()
 	h.cleanup.Wait()
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -52,6 +53,39 @@ func TestAllGoOnWhenTheHopComesUp(t *testing.T) {
 	assert.Equal(t, 4, late.count())
 	assertPublished(t, one, "f", content)
 	assertPublished(t, two, "f", content)
+}
+
+// A reader that is down when its broadcaster starts has a session soon after it
+// comes up, before anybody pushes, and another when it has dropped that one.
+func TestSessionsAreKeptReady(t *testing.T) {
+	late := listen(t)
+	late.refuse = 2
+	s := newStore(t)
+	r := serveOn(t, late, leafOver(t, s), daemon.Options{Idle: 200 * time.Millisecond})
+	f := fanout(t, never, hop("r1", r.addr))
+	b := serve(t, f, daemon.Options{})
+	f.Connect()
+	connected := func(n int) func() bool {
+		return func() bool { return late.count() >= n && r.Status().Sessions == 1 }
+	}
+	eventually(t, "a session", connected(3))
+	content := random(piece)
+	_, err := push(t, b.addr, newOffer("f", len(content), protocol.All), content)
+	require.NoError(t, err)
+	assertPublished(t, s, "f", content)
+	eventually(t, "another session", connected(late.count()+1))
+}
+
+func TestPushUsesTheSessionAtHand(t *testing.T) {
+	s := newStore(t)
+	r := reader(t, s)
+	f := fanout(t, never, hop("r1", r.addr))
+	b := serve(t, f, daemon.Options{})
+	f.Connect()
+	eventually(t, "a session", func() bool { return r.Status().Sessions == 1 })
+	_, err := push(t, b.addr, newOffer("f", 0, protocol.All), nil)
+	require.NoError(t, err)
+	assert.Equal(t, 1, r.count())
 }
 
 // One reader that refuses ends the wait for another that is down: the push

@@ -199,7 +199,9 @@ func (s *Server) serveConn(conn net.Conn) {
 	if late {
 		return
 	}
-	log.Debug("session", "agent", sess.Peer.Agent)
+	if peer, err := sess.Peer(s.ctx); err == nil {
+		log.Debug("session", "agent", peer.Agent)
+	}
 
 	idle := s.closeIdle(sess)
 	defer idle()

@@ -98,24 +98,70 @@ func (d *Dialer) current() *Session {
 	return d.sess
 }
 
+// Connect makes sure that there is a session which works, for an Open to come,
+// and returns it when the peer has said Hello. It does not make an Open wait:
+// one that comes in the middle of it dials itself.
+func (d *Dialer) Connect(ctx context.Context) (*Session, error) {
+	s := d.current()
+	if s == nil || s.ended() {
+		fresh, err := d.connect(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if s, err = d.install(ctx, fresh); err != nil {
+			return nil, err
+		}
+	}
+	_, err := s.Peer(ctx)
+	return s, err
+}
+
+// install makes fresh the session of the Dialer, unless there is one by now.
+func (d *Dialer) install(ctx context.Context, fresh *Session) (*Session, error) {
+	select {
+	case d.turn <- struct{}{}:
+		defer func() { <-d.turn }()
+	case <-ctx.Done():
+		fresh.Close()
+		return nil, context.Cause(ctx)
+	}
+	if s := d.current(); s != nil {
+		if !s.ended() {
+			fresh.Close()
+			return s, nil
+		}
+		s.Close()
+	}
+	return fresh, d.keep(fresh)
+}
+
 func (d *Dialer) dial(ctx context.Context) (*Session, error) {
+	s, err := d.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s, d.keep(s)
+}
+
+func (d *Dialer) connect(ctx context.Context) (*Session, error) {
 	nd := net.Dialer{Timeout: DialTimeout}
 	conn, err := nd.DialContext(ctx, "tcp", d.addr)
 	if err != nil {
 		return nil, dialError(err)
 	}
-	s, err := DialSession(ctx, conn, d.cfg)
-	if err != nil {
-		return nil, err
-	}
+	return DialSession(ctx, conn, d.cfg)
+}
+
+// keep makes s the session at hand. The caller has the turn.
+func (d *Dialer) keep(s *Session) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
 		s.Close()
-		return nil, net.ErrClosed
+		return net.ErrClosed
 	}
 	d.sess = s
-	return s, nil
+	return nil
 }
 
 // dialError says what a failed dial means, without the addresses that the
@@ -137,10 +183,10 @@ func dialError(err error) error {
 	return &Error{Code: CodeUnreachable, Text: why, cause: err}
 }
 
-// MaxStreams is how many streams the peer allows on a session, 0 while there is none.
+// MaxStreams is how many streams the peer allows on a session, 0 while that is not known.
 func (d *Dialer) MaxStreams() int {
 	if s := d.current(); s != nil {
-		return s.Peer.MaxStreams
+		return s.maxStreams()
 	}
 	return 0
 }

@@ -7,8 +7,8 @@
 // The two are twins: what one writes the other reads, in this order.
 //
 //	connection   TCP
-//	  Hello ->              version, limits; nothing else is parsed before it
-//	  <- Hello
+//	  Hello ->              version, limits; nothing else is parsed before the peer's
+//	  <- Hello              the client does not wait for it, but goes on
 //	smux v2 on the connection, one stream for each transfer
 //	  Offer ->              what is coming: name, size, digest, policy
 //	  <- Accept             where to start, how much may be unacknowledged
@@ -19,6 +19,7 @@
 //	  <- Ready              each leaf has it whole, checked, durable and hidden, or why not
 //	  Commit ->             publish; or Abort: forget it
 //	  <- Receipt ...        one final word from each leaf
+//	A small file does not wait for Accept: Chunk and Finish go behind Offer.
 //	Reject may come from the receiver at any time and ends the stream.
 //	Query -> <- Status ... is the other exchange a stream can carry.
 //	Ping -> <- Pong        both ways, whenever nothing was heard for a while

@@ -3,20 +3,27 @@
 package protocol
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
+	"os"
 	"slices"
+	"time"
 )
 
-// hello exchanges Hello on the bare connection: the client speaks first.
-func hello(conn net.Conn, cfg SessionConfig, client bool) (*Hello, error) {
-	own := &Hello{Versions: []int{Version}, Agent: cfg.Agent, MaxStreams: cfg.MaxStreams}
-	if client {
-		if err := writeHello(conn, own); err != nil {
-			return nil, err
-		}
-	}
+// The client speaks first, and goes on without waiting for the answer: what
+// it has to say is on its way a round trip earlier, and waits in the server's
+// socket until its Hello has been judged. It costs a server nothing: what it
+// parses before that is Hello, as ever.
+
+// sayHello is the first half of Hello for a client, the second for a server.
+func sayHello(conn net.Conn, cfg SessionConfig) error {
+	return writeHello(conn, &Hello{Versions: []int{Version}, Agent: cfg.Agent, MaxStreams: cfg.MaxStreams})
+}
+
+// hearHello is the other half. A server tells a client that it refuses why.
+func hearHello(conn net.Conn, client bool) (*Hello, error) {
 	peer, err := readHello(conn)
 	if err != nil {
 		return nil, err
@@ -25,15 +32,48 @@ func hello(conn net.Conn, cfg SessionConfig, client bool) (*Hello, error) {
 		err := Errorf(CodeVersion, "the peer (%s) speaks versions %v of the protocol, this end %d: upgrade one of them", peer.Agent, peer.Versions, Version)
 		if !client {
 			_ = writeMessage(conn, &Reject{Code: err.Code, Text: err.Text})
+			drain(conn)
 		}
 		return nil, err
 	}
-	if !client {
-		if err := writeHello(conn, own); err != nil {
-			return nil, err
-		}
-	}
 	return peer, nil
+}
+
+// mostEarly is more than an honest client sends before it has heard Hello: an
+// offer, a small file and what smux adds.
+const mostEarly = 256 << 10
+
+// drain reads what a refused client has sent ahead, without looking at it: to
+// close a connection with unread bytes resets it, and a reset can overtake the
+// Reject, which then nobody reads.
+func drain(conn net.Conn) {
+	half, ok := conn.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil {
+		return
+	}
+	conn.SetReadDeadline(time.Now().Add(lastWords))
+	_, _ = io.CopyN(io.Discard, conn, mostEarly)
+}
+
+// greet runs f, a half of Hello, within HelloTimeout and ctx. It closes the
+// connection when f fails.
+func greet(ctx context.Context, conn net.Conn, deadline func(time.Time) error, f func() error) error {
+	_ = deadline(time.Now().Add(HelloTimeout))
+	stop := context.AfterFunc(ctx, func() { _ = deadline(time.Unix(1, 0)) })
+	defer stop()
+	err := f()
+	if !stop() {
+		err = context.Cause(ctx)
+	}
+	if err == nil {
+		_ = deadline(time.Time{})
+		return nil
+	}
+	conn.Close()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return Errorf(CodeDead, "no hello from %s in %v: is it an sbcast daemon?", conn.RemoteAddr(), HelloTimeout)
+	}
+	return Errorf(AsError(err).Code, "hello with %s: %w", conn.RemoteAddr(), err)
 }
 
 // writeHello ends the JSON in blank lines: an HTTP server that was dialled by

@@ -17,8 +17,18 @@ import (
 
 // ends are both ways to make a session.
 var ends = map[string]func(context.Context, net.Conn, SessionConfig) (*Session, error){
-	"dial":   DialSession,
+	"dial":   dialWithoutSmux,
 	"accept": AcceptSession,
+}
+
+// dialWithoutSmux does what DialSession does, and what its session does before
+// smux gets to read anything.
+func dialWithoutSmux(ctx context.Context, conn net.Conn, cfg SessionConfig) (*Session, error) {
+	if err := greet(ctx, conn, conn.SetWriteDeadline, func() error { return sayHello(conn, cfg) }); err != nil {
+		return nil, err
+	}
+	s := newSession(conn, cfg, true)
+	return nil, s.hear(conn)
 }
 
 // oneEnd is one end of a session in the making, with the test as its peer.
@@ -74,11 +84,20 @@ type cancellingConn struct {
 }
 
 func (c cancellingConn) SetDeadline(t time.Time) error {
+	c.cancelAt(t)
+	return c.Conn.SetDeadline(t)
+}
+
+func (c cancellingConn) SetWriteDeadline(t time.Time) error {
+	c.cancelAt(t)
+	return c.Conn.SetWriteDeadline(t)
+}
+
+func (c cancellingConn) cancelAt(t time.Time) {
 	if t.After(time.Now()) {
 		c.cancel()
 		synctest.Wait() // whatever waits for the context has run
 	}
-	return c.Conn.SetDeadline(t)
 }
 
 func TestContextThatEndsAsHelloBeginsIsNotMissed(t *testing.T) {
@@ -160,7 +179,7 @@ func TestPeerThatSpeaksThisVersionAmongOthersIsNotRefusedForIt(t *testing.T) {
 			_ = writeMessage(peer, &Hello{Versions: []int{9, Version, 0}})
 			_, _ = io.Copy(io.Discard, peer)
 		}()
-		got, err := hello(conn, SessionConfig{}, false)
+		got, err := hearHello(conn, false)
 		require.NoError(t, err)
 		assert.Equal(t, []int{9, Version, 0}, got.Versions)
 	})
@@ -174,7 +193,7 @@ func TestServerThatRefusesTheClient(t *testing.T) {
 			_ = writeMessage(peer, &Reject{Code: CodeUnauthorised, Text: "no certificate"})
 			peer.Close()
 		}()
-		_, err := DialSession(t.Context(), conn, SessionConfig{})
+		_, err := dialWithoutSmux(t.Context(), conn, SessionConfig{})
 		assert.True(t, HasCode(err, CodeUnauthorised), "%v", err)
 		assert.ErrorContains(t, err, "no certificate")
 	})
@@ -239,7 +258,7 @@ func TestDialOfAnHTTPServer(t *testing.T) {
 		go srv.Serve(ln)
 		defer srv.Close()
 		begun := time.Now()
-		_, err := DialSession(t.Context(), conn, SessionConfig{})
+		_, err := dialWithoutSmux(t.Context(), conn, SessionConfig{})
 		assert.ErrorContains(t, err, "does not speak sbcast")
 		assert.Less(t, time.Since(begun), time.Second, "the server waits for the end of a line that never comes")
 	})

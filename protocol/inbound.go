@@ -10,7 +10,8 @@ import (
 
 // maxUnread is what a stream may hold that nobody reads. What comes then waits
 // in the connection, and all its other streams with it; but before an Offer
-// is answered, and while it has no handler, an honest peer sends nothing more.
+// is answered, and while it has no handler, an honest peer sends no more than
+// a small file.
 const maxUnread = 2 * (MaxControl + headerSize + checkSize)
 
 // inbound is one direction of a stream. Its bytes wait to be read, a few of

@@ -57,7 +57,8 @@ type link struct {
 	vector bool   // writev is worth it; a tls.Conn would make a record of each part
 
 	// Owned by the goroutine that reads.
-	ahead   []byte // read and not consumed, a part of store
+	greet   func() error // before anything else is read; nil: nothing to do
+	ahead   []byte       // read and not consumed, a part of store
 	store   [linkAhead]byte
 	scratch []byte // for what is dropped
 
@@ -96,6 +97,12 @@ func (l *link) Read(p []byte) (int, error) {
 	var h [linkHeaderSize]byte
 	if len(p) < len(h) {
 		panic("protocol: smux reads something else than a header")
+	}
+	if greet := l.greet; greet != nil {
+		l.greet = nil
+		if err := greet(); err != nil {
+			return 0, l.fail(err)
+		}
 	}
 	for {
 		if err := l.fill(h[:], len(h)); err != nil {

@@ -45,6 +45,14 @@ func sessionPair(t *testing.T, clientCfg, serverCfg SessionConfig) (client, serv
 	return client, server
 }
 
+// peerOf is what the peer of s said of itself.
+func peerOf(t *testing.T, s *Session) Hello {
+	t.Helper()
+	peer, err := s.Peer(t.Context())
+	require.NoError(t, err)
+	return *peer
+}
+
 // echo answers every stream with what comes, until the session ends.
 func echo(t *testing.T, s *Session) {
 	t.Helper()

@@ -41,6 +41,7 @@ type outbound struct {
 	ack      int64 // latest, -1 when it has been written
 	limit    int64 // the same, of what the peer may send
 	most     int64 // no chunk that ends behind it goes out, nor what is queued behind that
+	opened   bool  // a frame of the queue was written, the Accept: acks may go before others
 	progress map[string]Leaf
 	order    []string // of progress, by first change
 	nextAt   time.Time
@@ -197,18 +198,18 @@ func (o *outbound) next() (it item, wait time.Duration, end bool) {
 	case o.ping:
 		o.ping = false
 		return item{frame: pingFrame}, 0, false
-	case o.ack >= 0 || o.limit >= 0:
+	case o.limit >= 0 || o.ackableLocked():
 		o.ackBuf = o.ackBuf[:0]
 		if o.limit >= 0 {
 			o.ackBuf = AppendLimit(o.ackBuf, o.limit)
 		}
-		if o.ack >= 0 {
-			o.ackBuf = AppendAck(o.ackBuf, o.ack)
+		if o.ackableLocked() {
+			o.ackBuf, o.ack = AppendAck(o.ackBuf, o.ack), -1
 		}
-		it.frame, o.ack, o.limit = o.ackBuf, -1, -1
+		it.frame, o.limit = o.ackBuf, -1
 		return it, 0, false
 	case o.head < len(o.queue) && !o.heldLocked():
-		it = o.queue[o.head]
+		it, o.opened = o.queue[o.head], true
 		o.queue[o.head] = item{}
 		if o.head++; o.head == len(o.queue) {
 			o.queue, o.head = o.queue[:0], 0
@@ -232,6 +233,11 @@ func (o *outbound) next() (it item, wait time.Duration, end bool) {
 func (o *outbound) heldLocked() bool {
 	c := o.queue[o.head].chunk
 	return c != nil && c.End() > o.most
+}
+
+// ackableLocked reports whether there is an ack that may go: behind the Accept.
+func (o *outbound) ackableLocked() bool {
+	return o.ack >= 0 && (o.opened || o.head == len(o.queue))
 }
 
 // progressLeaves is how many leaves one Progress frame carries at most, so

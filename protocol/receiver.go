@@ -59,6 +59,11 @@ type Receiver struct {
 	told     int64 // the ack that was last handed to out
 	toldAt   time.Time
 	credit   *credit // nil without a budget, and before there is memory
+
+	// What came before Accept.
+	early       *Chunk
+	earlyFinish *Finish
+	wasEarly    bool // there was a chunk, or it came when the sink had it
 }
 
 // NewReceiver returns a Receiver for an offer that was read from frames. It
@@ -165,15 +170,9 @@ func (r *Receiver) drive(ctx, whole context.Context) ([]Receipt, error) {
 	if err != nil {
 		return nil, err
 	}
-	frame, err := r.open(transfer, accept)
-	if err == nil {
-		err = ctx.Err()
-	}
-	if err != nil {
+	if err := r.begin(ctx, transfer, accept); err != nil {
 		return nil, err
 	}
-	r.out.pushState(frame)
-
 	var f *Finish
 	select {
 	case f = <-r.finish:
@@ -184,7 +183,7 @@ func (r *Receiver) drive(ctx, whole context.Context) ([]Receipt, error) {
 	if err != nil {
 		return nil, err
 	}
-	frame, err = appendPaged(leaves, func(rest []Leaf) Message { return &Ready{Leaves: rest} })
+	frame, err := appendPaged(leaves, func(rest []Leaf) Message { return &Ready{Leaves: rest} })
 	if err != nil {
 		return nil, err
 	}
@@ -214,16 +213,14 @@ func (r *Receiver) drive(ctx, whole context.Context) ([]Receipt, error) {
 	return receipts, nil
 }
 
-// open notes what the sink accepted and returns the Accept frame.
-func (r *Receiver) open(t Transfer, a *Accept) ([]byte, error) {
+// openLocked notes what the sink accepted and returns the Accept frame.
+func (r *Receiver) openLocked(t Transfer, a *Accept) ([]byte, error) {
 	if a.Window == 0 || a.Window > r.window {
 		a.Window = r.window
 	}
 	if largest := int(min(MaxChunk, a.Window/4)); a.MaxChunk == 0 || a.MaxChunk > largest {
 		a.MaxChunk = largest
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	if r.credit != nil {
 		a.MaxChunk = min(a.MaxChunk, r.credit.open(a.Offset, r.offer.Size, a.Window))
 		r.out.setLimit(r.credit.limit)
@@ -242,7 +239,13 @@ func (r *Receiver) open(t Transfer, a *Accept) ([]byte, error) {
 func (r *Receiver) end() {
 	r.writing.Lock()
 	defer r.writing.Unlock()
-	r.setPhase(phaseEnded)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.phase = phaseEnded
+	if r.early != nil {
+		r.early.Release()
+		r.early = nil
+	}
 }
 
 func (r *Receiver) setPhase(p Phase) {
@@ -306,9 +309,9 @@ func (r *Receiver) chunk(c *Chunk) error {
 	r.writing.Lock()
 	defer r.writing.Unlock()
 	r.mu.Lock()
-	err := r.admitLocked(c)
+	news, err := r.takeLocked(c)
 	r.mu.Unlock()
-	if err != nil {
+	if err != nil || !news {
 		return err
 	}
 	return r.transfer.Write(c)
@@ -355,21 +358,11 @@ func (r *Receiver) message(m Message) error {
 	defer r.mu.Unlock()
 	switch m := m.(type) {
 	case *Finish:
-		switch {
-		case r.phase != PhaseReceiving:
-			return Errorf(CodeProtocol, "finish while %s", r.phase)
-		case m.Size != r.received:
-			return Errorf(CodeSize, "finish says %d bytes, %d came", m.Size, r.received)
-		case r.offer.Size >= 0 && m.Size != r.offer.Size:
-			return Errorf(CodeSize, "only %d of the %d bytes offered came", m.Size, r.offer.Size)
-		case r.offer.Digest != DigestNone && m.Digest == "" && !unchanged(r.accept.Leaves):
-			return Errorf(CodeDigest, "finish has no digest, the offer promised %s", r.offer.Digest)
+		if r.phase == PhaseOpening && r.earlyFinish == nil {
+			r.earlyFinish = m
+			return nil
 		}
-		r.phase = PhaseFinishing
-		if r.credit != nil {
-			r.credit.finish(r.acked, r.received)
-		}
-		r.finish <- m
+		return r.finishLocked(m)
 	case *Commit:
 		if r.phase != PhaseReady {
 			return Errorf(CodeProtocol, "commit while %s", r.phase)
@@ -386,6 +379,25 @@ func (r *Receiver) message(m Message) error {
 		}
 		return &Error{Code: CodeAborted, Text: text, cause: ErrForget}
 	}
+	return nil
+}
+
+func (r *Receiver) finishLocked(m *Finish) error {
+	switch {
+	case r.phase != PhaseReceiving:
+		return Errorf(CodeProtocol, "finish while %s", r.phase)
+	case m.Size != r.received:
+		return Errorf(CodeSize, "finish says %d bytes, %d came", m.Size, r.received)
+	case r.offer.Size >= 0 && m.Size != r.offer.Size:
+		return Errorf(CodeSize, "only %d of the %d bytes offered came", m.Size, r.offer.Size)
+	case r.offer.Digest != DigestNone && m.Digest == "" && !unchanged(r.accept.Leaves):
+		return Errorf(CodeDigest, "finish has no digest, the offer promised %s", r.offer.Digest)
+	}
+	r.phase = PhaseFinishing
+	if r.credit != nil {
+		r.credit.finish(r.acked, r.received)
+	}
+	r.finish <- m
 	return nil
 }
 

@@ -179,17 +179,6 @@ func TestCommitBeforeReady(t *testing.T) {
 	})
 }
 
-func TestChunkBeforeAccept(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := receive(t, &fakeSink{
-			onBegin: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
-		}, offer(-1), 1<<20)
-		h.chunk(0, []byte("eager"))
-		m := h.expectReject(CodeProtocol)
-		assert.Contains(t, m.Text, "while opening")
-	})
-}
-
 // While the Reject is on its way, the sender goes on sending what it has.
 func TestNothingIsWrittenAfterAbort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

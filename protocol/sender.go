@@ -23,6 +23,7 @@ const abortGrace = time.Second
 // SenderConfig says who is told what. The callbacks come from the Sender's own
 // goroutines and must not block, nor call the Sender back, except Close.
 type SenderConfig struct {
+	OnAccept   func(a *Accept)     // the offer was accepted; before any OnAck
 	OnAck      func(offset int64)  // the receiver has taken all before offset
 	OnProgress func(leaves []Leaf) // leaves changed; before Accept too
 	OnEnd      func(err error)     // the transfer cannot go on; once
@@ -51,6 +52,8 @@ type Sender struct {
 	mu      sync.Mutex
 	win     *window // after Accept
 	start   int64   // offset in Accept
+	early   *Chunk  // sent with the offer, until Accept
+	whole   bool    // so was Finish
 	err     error
 	stall   *time.Timer
 	names   []Leaf              // from Accept
@@ -77,6 +80,10 @@ func (s *Sender) Offer(ctx context.Context, o *Offer) (*Accept, error) {
 	if err := s.push(o); err != nil {
 		return nil, err
 	}
+	return s.awaitAccept(ctx)
+}
+
+func (s *Sender) awaitAccept(ctx context.Context) (*Accept, error) {
 	select {
 	case a := <-s.accepted:
 		return a, nil
@@ -104,8 +111,13 @@ func (s *Sender) Send(ctx context.Context, c *Chunk) error {
 
 // Finish ends the content and waits until every leaf has staged it or failed.
 func (s *Sender) Finish(ctx context.Context, f *Finish) (*Ready, error) {
-	if err := s.push(f); err != nil {
-		return nil, err
+	s.mu.Lock()
+	sent := s.whole
+	s.mu.Unlock()
+	if !sent {
+		if err := s.push(f); err != nil {
+			return nil, err
+		}
 	}
 	timeout := time.NewTimer(AnswerTimeout)
 	defer timeout.Stop()
@@ -344,10 +356,21 @@ func (s *Sender) accept(a *Accept) error {
 	s.mu.Lock()
 	s.start, s.names, s.got, s.missing = a.Offset, a.Leaves, got, len(got)
 	s.win = newWindow(a.Window, a.Offset)
+	switch c := s.early; {
+	case c == nil:
+	case c.End() > a.Offset:
+		s.win.sent(c)
+	default: // the receiver has it
+		c.Release()
+	}
+	s.early = nil
 	if s.cfg.Stall > 0 {
 		s.stall = time.AfterFunc(s.cfg.Stall/4, s.checkStall)
 	}
 	s.mu.Unlock()
+	if s.cfg.OnAccept != nil {
+		s.cfg.OnAccept(a)
+	}
 	s.accepted <- a
 	return nil
 }

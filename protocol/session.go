@@ -70,14 +70,16 @@ type Stream interface {
 	CloseWrite() error
 }
 
-// Session is one connection after Hello. It is safe for concurrent use.
+// Session is one connection after Hello, or on a client after its own half of
+// it. It is safe for concurrent use.
 type Session struct {
-	Peer Hello // what the peer said
-
 	mux  *smux.Session
 	link *link
 	conn net.Conn
 	cfg  SessionConfig
+
+	peer    Hello // what the peer said, once greeted is closed
+	greeted chan struct{}
 
 	open   atomic.Int32
 	accept chan *muxStream
@@ -91,45 +93,62 @@ type Session struct {
 }
 
 // DialSession makes a session as the client on a fresh connection, which it
-// owns from then on, also when it fails.
+// owns from then on, also when it fails. It does not wait for the peer's Hello:
+// when the peer refuses, the session ends, and its streams with the reason.
 func DialSession(ctx context.Context, conn net.Conn, cfg SessionConfig) (*Session, error) {
-	return newSession(ctx, conn, cfg, true)
+	cfg = cfg.withDefaults()
+	if err := greet(ctx, conn, conn.SetWriteDeadline, func() error { return sayHello(conn, cfg) }); err != nil {
+		return nil, err
+	}
+	s := newSession(conn, cfg, true)
+	s.link.greet = func() error { return s.hear(conn) }
+	s.start(smux.Client)
+	return s, nil
 }
 
 // AcceptSession makes a session as the server on a fresh connection, which it
 // owns from then on, also when it fails.
 func AcceptSession(ctx context.Context, conn net.Conn, cfg SessionConfig) (*Session, error) {
-	return newSession(ctx, conn, cfg, false)
+	cfg = cfg.withDefaults()
+	s := newSession(conn, cfg, false)
+	err := greet(ctx, conn, conn.SetDeadline, func() error {
+		peer, err := hearHello(conn, false)
+		if err != nil {
+			return err
+		}
+		s.peer = *peer
+		close(s.greeted)
+		return sayHello(conn, cfg)
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.start(smux.Server)
+	return s, nil
 }
 
-func newSession(ctx context.Context, conn net.Conn, cfg SessionConfig, client bool) (*Session, error) {
-	cfg = cfg.withDefaults()
-	conn.SetDeadline(time.Now().Add(HelloTimeout))
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	peer, err := hello(conn, cfg, client)
-	if !stop() {
-		err = context.Cause(ctx)
-	}
-	if err != nil {
-		conn.Close()
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return nil, Errorf(CodeDead, "no hello from %s in %v: is it an sbcast daemon?", conn.RemoteAddr(), HelloTimeout)
+// hear hears the peer's Hello, before anything else is read.
+func (s *Session) hear(conn net.Conn) error {
+	return greet(context.Background(), conn, conn.SetReadDeadline, func() error {
+		peer, err := hearHello(conn, true)
+		if err == nil {
+			s.peer = *peer
+			close(s.greeted)
 		}
-		return nil, Errorf(AsError(err).Code, "hello with %s: %w", conn.RemoteAddr(), err)
-	}
-	conn.SetDeadline(time.Time{})
+		return err
+	})
+}
 
-	s := &Session{
-		Peer: *peer, conn: conn, cfg: cfg,
-		accept: make(chan *muxStream, cfg.MaxStreams), done: make(chan struct{}),
+func newSession(conn net.Conn, cfg SessionConfig, client bool) *Session {
+	return &Session{
+		conn: conn, cfg: cfg, link: newLink(conn, client, cfg.MaxStreams),
+		accept: make(chan *muxStream, cfg.MaxStreams), greeted: make(chan struct{}), done: make(chan struct{}),
 	}
-	start := smux.Server
-	if client {
-		start = smux.Client
-	}
-	s.link = newLink(conn, client, cfg.MaxStreams)
-	s.mux, err = start(s.link, &smux.Config{ // the sizes bound what smux buffers, which is nothing
+}
+
+// start starts smux, as its server or client.
+func (s *Session) start(as func(io.ReadWriteCloser, *smux.Config) (*smux.Session, error)) {
+	mux, err := as(s.link, &smux.Config{ // the sizes bound what smux buffers, which is nothing
 		Version:           linkVersion,
 		KeepAliveInterval: keepaliveInterval,
 		KeepAliveTimeout:  keepaliveTimeout,
@@ -138,11 +157,36 @@ func newSession(ctx context.Context, conn net.Conn, cfg SessionConfig, client bo
 		MaxReceiveBuffer:  linkPayload,
 	})
 	if err != nil {
-		conn.Close()
-		return nil, err
+		panic("protocol: " + err.Error()) // it only looks at its configuration
 	}
+	s.mux = mux
 	s.watch.Go(s.acceptLoop)
-	return s, nil
+}
+
+// Peer waits for what the peer says in its Hello.
+func (s *Session) Peer(ctx context.Context) (*Hello, error) {
+	select {
+	case <-s.greeted:
+	case <-s.done:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	select {
+	case <-s.greeted:
+		return &s.peer, nil
+	default:
+		return nil, s.link.fail(net.ErrClosed) // what came first
+	}
+}
+
+// maxStreams is how many streams the peer allows, 0 while that is not known.
+func (s *Session) maxStreams() int {
+	select {
+	case <-s.greeted:
+		return s.peer.MaxStreams
+	default:
+		return 0
+	}
 }
 
 // acceptLoop also runs where no streams are expected: smux does not close a
@@ -201,9 +245,15 @@ func (s *Session) wrap(st *smux.Stream) *muxStream {
 }
 
 // Open opens a stream. It waits for the socket to take a few bytes, which a
-// peer that reads nothing can hold up, but no longer than ctx.
+// peer that reads nothing can hold up, but no longer than ctx. A second stream
+// waits for the peer's Hello, which says how many may be open.
 func (s *Session) Open(ctx context.Context) (Stream, error) {
-	if limit := s.Peer.MaxStreams; limit > 0 && int(s.open.Load()) >= limit {
+	if s.open.Load() > 0 {
+		if _, err := s.Peer(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if limit := s.maxStreams(); limit > 0 && int(s.open.Load()) >= limit {
 		return nil, Errorf(CodeBusy, "all %d streams that %s allows are in use", limit, s.conn.RemoteAddr())
 	}
 	type opened struct {
@@ -218,6 +268,9 @@ func (s *Session) Open(ctx context.Context) (Stream, error) {
 	select {
 	case o := <-done:
 		if o.err != nil {
+			if err := s.refused(); err != nil {
+				return nil, err
+			}
 			return nil, Errorf(CodeUnreachable, "open a stream to %s: %w", s.conn.RemoteAddr(), o.err)
 		}
 		return s.wrap(o.st), nil
@@ -229,6 +282,17 @@ func (s *Session) Open(ctx context.Context) (Stream, error) {
 		})
 		return nil, context.Cause(ctx)
 	}
+}
+
+// refused is why the peer does not want the session, if that is so: what it
+// said may have come before it hung up.
+func (s *Session) refused() error {
+	ctx, cancel := context.WithTimeout(context.Background(), lastWords)
+	defer cancel()
+	if _, err := s.Peer(ctx); err != nil && ctx.Err() == nil {
+		return err
+	}
+	return nil
 }
 
 // Accept waits for the peer to open a stream. It returns io.EOF when the
@@ -250,6 +314,16 @@ func (s *Session) RemoteAddr() net.Addr { return s.conn.RemoteAddr() }
 
 // Done is closed when the session has ended, for whatever reason.
 func (s *Session) Done() <-chan struct{} { return s.done }
+
+// ended reports whether the session has ended.
+func (s *Session) ended() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
+}
 
 // Close ends the session and all its streams. It is idempotent and waits for
 // the session's own goroutines, never for the peer.

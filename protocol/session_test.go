@@ -17,8 +17,8 @@ import (
 
 func TestSessionSaysHelloBothWays(t *testing.T) {
 	client, server := sessionPair(t, SessionConfig{Agent: "one", MaxStreams: 3}, SessionConfig{Agent: "two"})
-	assert.Equal(t, Hello{Versions: []int{Version}, Agent: "two", MaxStreams: DefaultMaxStreams}, client.Peer)
-	assert.Equal(t, Hello{Versions: []int{Version}, Agent: "one", MaxStreams: 3}, server.Peer)
+	assert.Equal(t, Hello{Versions: []int{Version}, Agent: "two", MaxStreams: DefaultMaxStreams}, peerOf(t, client))
+	assert.Equal(t, Hello{Versions: []int{Version}, Agent: "one", MaxStreams: 3}, peerOf(t, server))
 	assert.Equal(t, client.RemoteAddr(), server.conn.LocalAddr())
 }
 
@@ -78,7 +78,8 @@ func TestOpenKeepsToThePeersLimit(t *testing.T) {
 // A peer that ignores the limit is told so on the stream.
 func TestStreamsOverTheLimitAreRejected(t *testing.T) {
 	client, server := sessionPair(t, SessionConfig{}, SessionConfig{MaxStreams: 2})
-	client.Peer.MaxStreams = 0
+	peerOf(t, client)
+	client.peer.MaxStreams = 0
 	accepted := make(chan Stream, 10)
 	go func() {
 		defer close(accepted)

@@ -56,6 +56,14 @@ func (w *window) reserve(ctx context.Context, c *Chunk) error {
 	}
 }
 
+// sent notes a chunk whose reference it takes, and which was written before
+// there was a window: it is small enough for any.
+func (w *window) sent(c *Chunk) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.chunks, w.wrote = append(w.chunks, c), c.End()
+}
+
 // written notes that the write of the chunk that ends at end has returned, and
 // so that its buffer is free once it is acknowledged.
 func (w *window) written(end int64) {
