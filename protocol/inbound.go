@@ -139,7 +139,7 @@ func (in *inbound) each(f func(Frame) error) error {
 		}
 		if err != nil {
 			in.endLocked(err)
-			return in.err
+			return err // also where the stream has ended meanwhile: a Reject comes before its end
 		}
 	}
 	in.unread, in.handle = nil, f
