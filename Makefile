@@ -1,6 +1,7 @@
 # make demo    the main job on loopback, on a real file
 # make test    everything CI runs: vet, lint, unit, script and race tests, a bit of fuzzing
 # make bench   sbcast beside a bare TCP loop, mbuffer and piping-server
+# make scale   what a broadcaster with 1 to 1,000 readers, or pushes at once, takes
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null | sed 's/^v//')
 LDFLAGS  = -s -w -X main.version=$(VERSION)
@@ -10,11 +11,12 @@ BUILD    = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 FUZZTIME ?= 5s
 SEED     ?= 0
 
-# Further flags of make bench and make latency.
+# Further flags of make bench, make scale and make latency.
 BENCHFLAGS   ?=
+SCALEFLAGS   ?=
 LATENCYFLAGS ?=
 
-.PHONY: all build demo test vet lint race fuzz crash bench latency microbench memory cross clean
+.PHONY: all build demo test vet lint race fuzz crash bench scale latency microbench memory cross clean
 
 all: build
 
@@ -43,6 +45,10 @@ fuzz: ## a few seconds of each target; FUZZTIME=10m for a real run
 bench: build ## against others, side by side, a quarter of an hour or more; BENCHFLAGS='-rounds 3 -size 256M' changes it
 	$(GO) build -o bin/bench ./scripts/bench
 	bin/bench -sbcast bin/sbcast -markdown bin/bench.md -svg bin/bench.svg $(BENCHFLAGS)
+
+scale: build ## with up to 1,000 readers and pushes at once, each a process: some 15 GiB; SCALEFLAGS='-readers 1,100' changes it
+	$(GO) build -o bin/bench ./scripts/bench
+	bin/bench scale -sbcast bin/sbcast -markdown bin/scale.md $(SCALEFLAGS)
 
 latency: build ## round trips of a push over links that take their time; LATENCYFLAGS='-rtt 200ms' changes it
 	$(GO) run ./scripts/latency -sbcast bin/sbcast $(LATENCYFLAGS)

@@ -118,7 +118,7 @@ func (l *leg) resume(ctx context.Context) error {
 	err = t.fitsLocked(l, accept)
 	if err == nil {
 		l.sender, l.accept, l.acked = sender, accept, accept.Offset
-		l.leaves = l.hop.leaves(accept.Leaves)
+		l.leaves, l.index = l.hop.leaves(accept.Leaves), nil
 		l.wake = make(chan struct{}, 1)
 		t.paceLocked()
 		t.up.Progress(l.leaves...)

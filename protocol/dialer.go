@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -49,16 +50,24 @@ type Opener interface {
 	Close() error
 }
 
+// maxSessions is how many connections a Dialer has to its address at most:
+// with DefaultMaxStreams, for 4,096 streams at once.
+const maxSessions = 32
+
 // Dialer opens streams to one address. It is safe for concurrent use: one
-// caller dials, the others wait for the session. Close it when done.
+// caller dials, the others wait for the session. As many streams as a session
+// is good for go over the first one, and then over a second: a broadcaster has
+// one stream to each reader for each push that is under way, and to let some
+// pushes wait for the streams of others could make them wait for each other.
+// Close it when done.
 type Dialer struct {
 	addr string
 	cfg  SessionConfig
 
-	turn   chan struct{} // capacity 1: held while sess is replaced
-	mu     sync.Mutex
-	sess   *Session
-	closed bool
+	turn     chan struct{} // capacity 1: held while sessions change
+	mu       sync.Mutex
+	sessions []*Session // in the order of their making
+	closed   bool
 }
 
 // NewDialer returns a Dialer for addr, "host:port". Nothing is dialled yet.
@@ -69,8 +78,9 @@ func NewDialer(addr string, cfg SessionConfig) *Dialer {
 // Addr is the address that the Dialer connects to.
 func (d *Dialer) Addr() string { return d.addr }
 
-// Open opens a stream, on the session at hand if that still works. It tries
-// once; when to try again is the caller's to decide.
+// Open opens a stream, on a session at hand if one has room and still works.
+// It tries once; when to try again is the caller's to decide. CodeBusy means
+// that all sessions that there may be are full.
 func (d *Dialer) Open(ctx context.Context) (Stream, error) {
 	select {
 	case d.turn <- struct{}{}:
@@ -78,12 +88,17 @@ func (d *Dialer) Open(ctx context.Context) (Stream, error) {
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	if s := d.current(); s != nil {
-		stream, err := s.Open(ctx)
-		if err == nil || ctx.Err() != nil || HasCode(err, CodeBusy) {
+	stream, err := d.reuse(ctx, (*Session).hasRoom)
+	if stream != nil || err != nil {
+		return stream, err
+	}
+	if d.count() >= maxSessions { // then to the limit
+		if stream, err = d.reuse(ctx, (*Session).hasAny); stream != nil || err != nil {
 			return stream, err
 		}
-		s.Close()
+		if n := d.count(); n >= maxSessions {
+			return nil, Errorf(CodeBusy, "all streams of %d connections to %s are in use", n, d.addr)
+		}
 	}
 	s, err := d.dial(ctx)
 	if err != nil {
@@ -92,18 +107,56 @@ func (d *Dialer) Open(ctx context.Context) (Stream, error) {
 	return s.Open(ctx)
 }
 
-func (d *Dialer) current() *Session {
+// reuse opens a stream on the first session that fits. It returns neither
+// stream nor error when none does, and closes those that do not work any more.
+func (d *Dialer) reuse(ctx context.Context, fits func(*Session) bool) (Stream, error) {
+	for _, s := range d.all() {
+		if s.ended() {
+			d.drop(s)
+			continue
+		}
+		if !fits(s) {
+			continue
+		}
+		stream, err := s.Open(ctx)
+		switch {
+		case err == nil, ctx.Err() != nil:
+			return stream, err
+		case !HasCode(err, CodeBusy):
+			d.drop(s)
+		}
+	}
+	return nil, nil
+}
+
+func (d *Dialer) all() []*Session {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.sess
+	return slices.Clone(d.sessions)
+}
+
+func (d *Dialer) count() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.sessions)
+}
+
+// drop closes a session and forgets it.
+func (d *Dialer) drop(s *Session) {
+	d.mu.Lock()
+	if i := slices.Index(d.sessions, s); i >= 0 {
+		d.sessions = slices.Delete(d.sessions, i, i+1)
+	}
+	d.mu.Unlock()
+	s.Close()
 }
 
 // Connect makes sure that there is a session which works, for an Open to come,
 // and returns it when the peer has said Hello. It does not make an Open wait:
 // one that comes in the middle of it dials itself.
 func (d *Dialer) Connect(ctx context.Context) (*Session, error) {
-	s := d.current()
-	if s == nil || s.ended() {
+	s := d.live()
+	if s == nil {
 		fresh, err := d.connect(ctx)
 		if err != nil {
 			return nil, err
@@ -116,6 +169,17 @@ func (d *Dialer) Connect(ctx context.Context) (*Session, error) {
 	return s, err
 }
 
+// live is a session that works, or nil.
+func (d *Dialer) live() *Session {
+	for _, s := range d.all() {
+		if !s.ended() {
+			return s
+		}
+		d.drop(s)
+	}
+	return nil
+}
+
 // install makes fresh the session of the Dialer, unless there is one by now.
 func (d *Dialer) install(ctx context.Context, fresh *Session) (*Session, error) {
 	select {
@@ -125,12 +189,9 @@ func (d *Dialer) install(ctx context.Context, fresh *Session) (*Session, error) 
 		fresh.Close()
 		return nil, context.Cause(ctx)
 	}
-	if s := d.current(); s != nil {
-		if !s.ended() {
-			fresh.Close()
-			return s, nil
-		}
-		s.Close()
+	if s := d.live(); s != nil {
+		fresh.Close()
+		return s, nil
 	}
 	return fresh, d.keep(fresh)
 }
@@ -160,7 +221,7 @@ func (d *Dialer) keep(s *Session) error {
 		s.Close()
 		return net.ErrClosed
 	}
-	d.sess = s
+	d.sessions = append(d.sessions, s)
 	return nil
 }
 
@@ -185,21 +246,22 @@ func dialError(err error) error {
 
 // MaxStreams is how many streams the peer allows on a session, 0 while that is not known.
 func (d *Dialer) MaxStreams() int {
-	if s := d.current(); s != nil {
+	if s := d.live(); s != nil {
 		return s.maxStreams()
 	}
 	return 0
 }
 
-// Close closes the session and makes every later Open fail.
+// Close closes the sessions and makes every later Open fail.
 func (d *Dialer) Close() error {
 	d.mu.Lock()
 	d.closed = true
-	s := d.sess
-	d.sess = nil
+	all := d.sessions
+	d.sessions = nil
 	d.mu.Unlock()
-	if s != nil {
-		return s.Close()
+	var err error
+	for _, s := range all {
+		err = errors.Join(err, s.Close())
 	}
-	return nil
+	return err
 }

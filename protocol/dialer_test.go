@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -56,7 +57,7 @@ func listen(t *testing.T, cfg SessionConfig) *listener {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	l := &listener{Listener: ln, sessions: make(chan *Session, 10)}
+	l := &listener{Listener: ln, sessions: make(chan *Session, 2*maxSessions)}
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for conn, err := ln.Accept(); err == nil; conn, err = ln.Accept() {
@@ -111,7 +112,7 @@ func TestDialerDialsAgainWhenItsSessionDied(t *testing.T) {
 		_, err := d.Open(t.Context())
 		require.NoError(t, err)
 		(<-l.sessions).conn.Close() // as when the daemon dies
-		<-d.current().Done()
+		<-d.all()[0].Done()
 	}
 	stream, err := d.Open(t.Context())
 	require.NoError(t, err)
@@ -121,15 +122,63 @@ func TestDialerDialsAgainWhenItsSessionDied(t *testing.T) {
 	assert.EqualValues(t, 4, l.count.Load())
 }
 
-// A full session is not a dead one: a second connection would not be fair.
-func TestDialerDoesNotDialAroundALimit(t *testing.T) {
-	l := listen(t, SessionConfig{MaxStreams: 1})
+// Half of what a session allows goes over the first one, then over a second:
+// the peer counts a stream for a while after it was closed here.
+func TestDialerMakesAnotherSessionWhenOneIsFull(t *testing.T) {
+	l := listen(t, SessionConfig{MaxStreams: 4})
 	d := newTestDialer(t, l)
+	var streams []Stream
+	for i := range 7 {
+		stream, err := d.Open(t.Context())
+		require.NoError(t, err)
+		streams = append(streams, stream)
+		assert.EqualValues(t, i/2+1, l.count.Load(), "%d streams", i+1)
+	}
+	assert.Equal(t, 4, d.MaxStreams())
+
+	first := d.all()[0]
+	streams[0].Close()
+	require.Eventually(t, first.hasRoom, 10*time.Second, time.Millisecond)
+	for range 2 { // into the first session, then into the last
+		_, err := d.Open(t.Context())
+		require.NoError(t, err)
+	}
+	assert.Equal(t, 2, first.Streams())
+	assert.EqualValues(t, 4, l.count.Load(), "room is left")
+}
+
+// A session that died is not counted, also when all of its streams are in use.
+func TestDialerForgetsFullSessionsThatDied(t *testing.T) {
+	l := listen(t, SessionConfig{MaxStreams: 2})
+	d := newTestDialer(t, l)
+	for range 3 {
+		_, err := d.Open(t.Context())
+		require.NoError(t, err)
+	}
+	all := d.all()
+	for range all { // the peer's end of the first
+		if s := <-l.sessions; s.RemoteAddr().String() == all[0].conn.LocalAddr().String() {
+			s.conn.Close()
+		}
+	}
+	<-all[0].Done()
 	_, err := d.Open(t.Context())
 	require.NoError(t, err)
-	_, err = d.Open(t.Context())
+	assert.NotContains(t, d.all(), all[0])
+}
+
+// When there may be no more sessions, those that there are get full.
+func TestDialerIsBusyInTheEnd(t *testing.T) {
+	l := listen(t, SessionConfig{MaxStreams: 2})
+	d := newTestDialer(t, l)
+	for range 2 * maxSessions {
+		_, err := d.Open(t.Context())
+		require.NoError(t, err)
+	}
+	_, err := d.Open(t.Context())
 	assert.True(t, HasCode(err, CodeBusy), "%v", err)
-	assert.EqualValues(t, 1, l.count.Load())
+	assert.EqualValues(t, maxSessions, l.count.Load())
+	assert.Len(t, d.all(), maxSessions, "a full session is not a dead one")
 }
 
 func TestDialerSaysWhatAFailureMeans(t *testing.T) {
@@ -159,7 +208,7 @@ func TestClosedDialerOpensNothing(t *testing.T) {
 	d := newTestDialer(t, l)
 	_, err := d.Open(t.Context())
 	require.NoError(t, err)
-	s := d.current()
+	s := d.all()[0]
 	require.NoError(t, d.Close())
 	require.NoError(t, d.Close())
 	<-s.Done()
@@ -187,7 +236,7 @@ func TestConnectHasASessionReady(t *testing.T) {
 	<-s.Done()
 	s, err = d.Connect(t.Context())
 	require.NoError(t, err)
-	assert.Same(t, s, d.current())
+	assert.Same(t, s, d.live())
 	assert.EqualValues(t, 2, l.count.Load())
 }
 

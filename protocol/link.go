@@ -212,8 +212,8 @@ func (l *link) fill(b []byte, n int) error {
 // drain reads n bytes, at most what one of smux's frames has, which are valid
 // until the next call.
 func (l *link) drain(n int) ([]byte, error) {
-	if l.scratch == nil {
-		l.scratch = make([]byte, math.MaxUint16+linkAhead)
+	if len(l.scratch) < n+linkAhead { // most sessions never need more than an Offer takes
+		l.scratch = make([]byte, n+linkAhead)
 	}
 	return l.scratch[:n], l.fill(l.scratch, n)
 }

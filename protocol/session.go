@@ -244,6 +244,20 @@ func (s *Session) wrap(st *smux.Stream) *muxStream {
 	return &muxStream{mux: st, sess: s, in: s.link.add(st.ID())}
 }
 
+// hasRoom reports whether a further stream is welcome here for sure. The peer
+// counts a stream until it has seen its end, so where there is a choice half of
+// what it allows is enough.
+func (s *Session) hasRoom() bool {
+	limit := s.maxStreams()
+	return limit <= 0 || s.Streams() < max(1, limit/2)
+}
+
+// hasAny reports whether the peer allows a further stream.
+func (s *Session) hasAny() bool {
+	limit := s.maxStreams()
+	return limit <= 0 || s.Streams() < limit
+}
+
 // Open opens a stream. It waits for the socket to take a few bytes, which a
 // peer that reads nothing can hold up, but no longer than ctx. A second stream
 // waits for the peer's Hello, which says how many may be open.
@@ -253,8 +267,8 @@ func (s *Session) Open(ctx context.Context) (Stream, error) {
 			return nil, err
 		}
 	}
-	if limit := s.maxStreams(); limit > 0 && int(s.open.Load()) >= limit {
-		return nil, Errorf(CodeBusy, "all %d streams that %s allows are in use", limit, s.conn.RemoteAddr())
+	if !s.hasAny() {
+		return nil, Errorf(CodeBusy, "all %d streams that %s allows are in use", s.maxStreams(), s.conn.RemoteAddr())
 	}
 	type opened struct {
 		st  *smux.Stream

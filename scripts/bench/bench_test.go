@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -74,6 +75,39 @@ func TestBench(t *testing.T) {
 		}
 	}
 	assert.Equal(t, 4, bars, "sbcast, for two numbers of readers, twice")
+}
+
+func TestScale(t *testing.T) {
+	work := t.TempDir()
+	binary, markdown := filepath.Join(work, "sbcast"), filepath.Join(work, "scale.md")
+	out, err := exec.Command("go", "build", "-o", binary, "github.com/sbcast/sbcast").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	var stdout, stderr bytes.Buffer
+	err = scale(t.Context(), []string{
+		"-out", "16M", "-readers", "1,3", "-pushes", "1,3", "-sbcast", binary, "-dir", work, "-markdown", markdown,
+	}, &stdout, &stderr)
+	require.NoError(t, err, "%s", &stderr)
+	left, err := filepath.Glob(filepath.Join(work, "sbcast-scale-*"))
+	require.NoError(t, err)
+	assert.Empty(t, left, "work files")
+	md, err := os.ReadFile(markdown)
+	require.NoError(t, err)
+	assert.Equal(t, stdout.String(), string(md))
+	for _, want := range []string{"\n| 3 | 16 MiB |", "\n| 3 | 1 MiB |", "\nPer extra reader: ", "\nPer extra push: ", "-pushes 1,3"} {
+		assert.Contains(t, string(md), want)
+	}
+}
+
+func TestSlope(t *testing.T) {
+	y := func(r scaled) float64 { return r.cpu }
+	assert.InDelta(t, 3, slope([]scaled{{n: 1, cpu: 8}, {n: 10, cpu: 35}, {n: 100, cpu: 305}}, y), 1e-9)
+	assert.Zero(t, slope([]scaled{{n: 1, cpu: 8}}, y), "of one point")
+	_, err := parseScaleFlags([]string{"-readers", "1,x"}, io.Discard)
+	assert.Error(t, err)
+	c, err := parseScaleFlags([]string{"-readers", "0", "-pushes", "5"}, io.Discard)
+	require.NoError(t, err)
+	assert.Empty(t, c.readers)
+	assert.Equal(t, []int{5}, c.pushes)
 }
 
 func TestFailedRunFailsTheBench(t *testing.T) {

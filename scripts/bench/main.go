@@ -18,6 +18,7 @@
 //	process.go     starting, awaiting and stopping processes
 //	space.go       the source file, and how large it may be
 //	stats.go       medians and ratios
+//	scale.go       another bench: up to 1,000 readers, and pushes at once
 //	load.go        what else the machine did
 //	report.go      the tables, as text and Markdown
 //	svg.go         the picture
@@ -49,7 +50,11 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	switch err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); {
+	do, args := run, os.Args[1:]
+	if len(args) > 0 && args[0] == scaleCommand {
+		do, args = scale, args[1:]
+	}
+	switch err := do(ctx, args, os.Stdout, os.Stderr); {
 	case errors.Is(err, flag.ErrHelp):
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "bench:", err)

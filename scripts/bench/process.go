@@ -71,9 +71,17 @@ func (c *cast) end() {
 func (c *cast) err() error { return context.Cause(c.ctx) }
 
 func (c *cast) start(role string, daemon bool, argv ...string) (*process, error) {
+	return c.startFrom(nil, role, daemon, argv...)
+}
+
+// startFrom starts a process with stdin, or without any.
+func (c *cast) startFrom(stdin *os.File, role string, daemon bool, argv ...string) (*process, error) {
 	p := &process{role: role, daemon: daemon, cmd: exec.CommandContext(c.ctx, argv[0], argv[1:]...), done: make(chan struct{})}
 	p.cmd.Env = environ()
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
+	if stdin != nil {
+		p.cmd.Stdin = stdin
+	}
 	p.cmd.WaitDelay = time.Second
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("%s: %w", role, err)
