@@ -22,6 +22,7 @@ func TestFrameThatCameWithTheEndOfItsStream(t *testing.T) {
 	})
 	assert.True(t, HasCode(err, CodeDenied), "%v", err)
 }
+
 // What was said before a stream ended is why it ended, also when the end comes
 // while it is being listened to.
 func TestLastWordThatCameEarlyIsHeard(t *testing.T) {
