@@ -111,6 +111,9 @@ func (n *netcat) print() {
 }
 
 func (n *netcat) frame(f protocol.Frame) error {
+	if f.Kind == 0 {
+		return nil
+	}
 	n.answered = true
 	switch f.Kind {
 	case protocol.KindChunk:

@@ -190,6 +190,9 @@ func (f *Fanout) Begin(ctx context.Context, offer *protocol.Offer, up protocol.U
 // one had refused the offer.
 var errOthersRefused = &protocol.Error{Code: protocol.CodePolicy, Text: "not reached before another reader refused"}
 
+// smallestChunk is what a chunk of any size takes at least, bytes.
+const smallestChunk = 4 << 10
+
 // errLate is why a hop that has not answered is not waited for.
 var errLate = &protocol.Error{Code: protocol.CodeUnreachable, Text: "no answer when the others were ready"}
 
@@ -432,6 +435,7 @@ func (t *spread) paceLocked() {
 		t.up.Ack(lowest)
 	}
 	t.behind = 0
+	paces := t.acked
 	room := t.roomLocked() // with what upstream made of the ack
 	needed := t.acked
 	for _, l := range t.legs {
@@ -440,10 +444,11 @@ func (t *spread) paceLocked() {
 			if l.acked <= t.acked {
 				t.behind++
 			}
-			needed = min(needed, l.acked)
+			needed, paces = min(needed, l.acked), min(paces, l.acked)
 		case l.away != nil && !room.Capped: // not waited for: what comes may push out what it needs
 			needed = min(needed, max(l.acked, t.received-t.window))
 		}
 	}
 	t.kept.drop(needed - min(room.Tail, keptBehind/max(1, t.fanout.live.Load())))
+	t.kept.limit(int((room.Window+room.Tail)/smallestChunk)+1, paces)
 }

@@ -108,11 +108,16 @@ func (l *leg) try(ctx context.Context) error {
 	}
 	t := l.spread
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	l.sender, l.accept, l.acked = sender, accept, accept.Offset
-	l.leaves, l.index = l.hop.leaves(accept.Leaves), nil
-	t.up.Progress(l.leaves...)
-	return nil
+	if err = sender.Err(); err == nil { // it may have been lost before there was anybody to tell
+		l.sender, l.accept, l.acked = sender, accept, accept.Offset
+		l.leaves, l.index = l.hop.leaves(accept.Leaves), nil
+		t.up.Progress(l.leaves...)
+	}
+	t.mu.Unlock()
+	if err != nil {
+		l.hop.retire(sender)
+	}
+	return err
 }
 
 // propose makes the offer on a new stream. What the sender reports from then
@@ -291,21 +296,32 @@ func (l *leg) finish(ctx context.Context, f *protocol.Finish) {
 	for ready == nil {
 		l.awaitBack(ctx)
 		t.mu.Lock()
-		sender, gen, alive := l.sender, l.gen, l.aliveLocked()
+		sender, gen, alive, away := l.sender, l.gen, l.aliveLocked(), l.away != nil
 		t.mu.Unlock()
 		if !alive || ctx.Err() != nil {
 			return // when the transfer ends, Abort tells the hop how
 		}
-		if sender == nil { // lost again
+		if away { // lost again
 			continue
 		}
-		var err error
-		if ready, err = sender.Finish(ctx, f); err != nil && ctx.Err() == nil {
-			l.lost(gen, err)
+		answer, err := sender.Finish(ctx, f)
+		if err != nil {
+			if ctx.Err() == nil {
+				l.lost(gen, err)
+			}
+			continue
 		}
+		t.mu.Lock()
+		if l.gen == gen { // else it was lost with its answer under way, and has to say it again
+			ready = answer
+			l.readyLocked(ready)
+		}
+		t.mu.Unlock()
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
+}
+
+// readyLocked notes how the leaves of the hop stand at the end of the content.
+func (l *leg) readyLocked(ready *protocol.Ready) {
 	l.ready = true
 	stands := map[string]protocol.Leaf{}
 	for _, leaf := range l.hop.leaves(ready.Leaves) {

@@ -3,7 +3,11 @@
 
 package daemon
 
-import "github.com/sbcast/sbcast/protocol"
+import (
+	"sort"
+
+	"github.com/sbcast/sbcast/protocol"
+)
 
 // retained is the last of a transfer's content, without gaps. The zero value
 // is empty.
@@ -43,13 +47,19 @@ func (r *retained) has(offset, end int64) bool {
 // at returns the chunk that has the byte at offset, with a reference for the
 // caller, or nil when it has not come yet.
 func (r *retained) at(offset int64) *protocol.Chunk {
-	for i := len(r.chunks) - 1; i >= r.head; i-- {
-		if c := r.chunks[i]; c.Offset <= offset {
-			if c.End() <= offset {
-				return nil
-			}
-			return c.Retain()
-		}
+	kept := r.chunks[r.head:]
+	i := sort.Search(len(kept), func(i int) bool { return kept[i].End() > offset })
+	if i == len(kept) || kept[i].Offset > offset {
+		return nil
 	}
-	return nil
+	return kept[i].Retain()
+}
+
+// limit lets go of the oldest chunks that end at or before offset, until there
+// are no more than n: a byte of content may come in a chunk of its own, which
+// takes 4 KiB.
+func (r *retained) limit(n int, offset int64) {
+	for len(r.chunks)-r.head > n && r.chunks[r.head].End() <= offset {
+		r.drop(r.chunks[r.head].End())
+	}
 }

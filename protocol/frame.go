@@ -165,7 +165,8 @@ func (fr *FrameReader) Next() (Frame, error) {
 	}
 }
 
-// Each hands all further frames to f until the stream ends or f returns an
+// Each hands all further frames to f, and now and then one of Kind 0, which
+// says that a part of one came, until the stream ends or f returns an
 // error, and returns that. On a stream of a Session f runs on the goroutine
 // that reads the connection: it must not wait for what comes on it, nor long.
 func (fr *FrameReader) Each(f func(Frame) error) error {

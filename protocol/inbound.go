@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"time"
 )
 
 // maxUnread is what a stream may hold that nobody reads. What comes then waits
@@ -27,10 +28,15 @@ type inbound struct {
 
 	// Owned by the goroutine that reads the connection, once handle is set.
 	parser parser
+	told   time.Time // when a handler was last called
 }
 
+// partEvery is how often a handler is told that a part of a frame came: on a
+// slow link a Chunk can take longer than a peer may be silent.
+const partEvery = time.Second
+
 func newInbound() *inbound {
-	in := &inbound{}
+	in := &inbound{told: time.Now()}
 	in.changed = sync.NewCond(&in.mu)
 	return in
 }
@@ -76,7 +82,8 @@ func (in *inbound) pass(l *link, src source, n int) error {
 			return err
 		}
 		n -= used
-		if err == nil && f.Kind != 0 {
+		if now := time.Now(); err == nil && (f.Kind != 0 || now.Sub(in.told) >= partEvery) {
+			in.told = now
 			err = in.call(f)
 		}
 		if err != nil {

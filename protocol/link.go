@@ -17,10 +17,12 @@ package protocol
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -60,7 +62,8 @@ type link struct {
 	greet   func() error // before anything else is read; nil: nothing to do
 	ahead   []byte       // read and not consumed, a part of store
 	store   [linkAhead]byte
-	scratch []byte // for what is dropped
+	scratch []byte    // for what is dropped
+	shown   time.Time // when smux was last told that there is content
 
 	wmu     sync.Mutex // held while writing
 	until   time.Time  // write deadline
@@ -115,6 +118,12 @@ func (l *link) Read(p []byte) (int, error) {
 		}
 		if forward {
 			return copy(p, h[:]), nil
+		}
+		// smux takes a connection for dead on which it sees nothing, and its
+		// peer's keepalive may be waiting behind content on a slow one.
+		if now := time.Now(); h[1] == cmdPSH && now.Sub(l.shown) >= keepaliveInterval {
+			l.shown = now
+			return copy(p, []byte{linkVersion, cmdNOP, 0, 0, 0, 0, 0, 0}), nil
 		}
 	}
 }
@@ -300,22 +309,35 @@ func (l *link) send(id uint32, p []byte, closed *atomic.Bool) error {
 	return err
 }
 
-// flushLocked writes the parts, within WriteTimeout.
+// flushLocked writes the parts. The peer may take its time, but not take
+// nothing for WriteTimeout.
 func (l *link) flushLocked() (int, error) {
-	if now := time.Now(); l.until.Sub(now) < WriteTimeout-time.Second {
-		l.until = now.Add(WriteTimeout)
-		l.conn.SetWriteDeadline(l.until)
+	defer clear(l.parts)
+	l.buffers, l.flat = l.parts, l.flat[:0]
+	if !l.vector {
+		for _, part := range l.parts {
+			l.flat = append(l.flat, part...)
+		}
 	}
-	if l.vector {
-		l.buffers = l.parts
-		n, err := l.buffers.WriteTo(l.conn)
-		clear(l.parts)
-		return int(n), err
+	rest := l.flat
+	for total := 0; ; {
+		if now := time.Now(); l.until.Sub(now) < WriteTimeout-time.Second {
+			l.until = now.Add(WriteTimeout)
+			l.conn.SetWriteDeadline(l.until)
+		}
+		var n int
+		var err error
+		if l.vector {
+			var n64 int64
+			n64, err = l.buffers.WriteTo(l.conn)
+			n = int(n64)
+		} else {
+			n, err = l.conn.Write(rest)
+			rest = rest[n:]
+		}
+		total += n
+		if err == nil || n == 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return total, err
+		}
 	}
-	l.flat = l.flat[:0]
-	for _, part := range l.parts {
-		l.flat = append(l.flat, part...)
-	}
-	clear(l.parts)
-	return l.conn.Write(l.flat)
 }

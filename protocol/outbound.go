@@ -38,6 +38,7 @@ type outbound struct {
 	urgent   []byte // one last word, before all others
 	queue    []item
 	head     int   // of queue: what comes before it is written
+	handed   int64 // end of the last chunk that was taken to be written
 	ack      int64 // latest, -1 when it has been written
 	limit    int64 // the same, of what the peer may send
 	most     int64 // no chunk that ends behind it goes out, nor what is queued behind that
@@ -97,6 +98,13 @@ func (o *outbound) pushState(frame []byte) {
 		o.order = nil
 		o.queue = append(o.queue, item{frame: frame})
 	})
+}
+
+// sent is the end of the content that was given to the stream.
+func (o *outbound) sent() int64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.handed
 }
 
 // setAck replaces the ack that is not written yet.
@@ -210,6 +218,9 @@ func (o *outbound) next() (it item, wait time.Duration, end bool) {
 		return it, 0, false
 	case o.head < len(o.queue) && !o.heldLocked():
 		it, o.opened = o.queue[o.head], true
+		if it.chunk != nil {
+			o.handed = it.chunk.End()
+		}
 		o.queue[o.head] = item{}
 		if o.head++; o.head == len(o.queue) {
 			o.queue, o.head = o.queue[:0], 0

@@ -22,6 +22,9 @@ func AskStatus(ctx context.Context, stream Stream, hops int) ([]*Status, error) 
 	}
 	var all []*Status
 	err := NewFrameReader(stream).Each(func(f Frame) error {
+		if f.Kind == 0 {
+			return nil
+		}
 		if f.Kind != KindStatus && f.Kind != KindReject {
 			return Errorf(CodeProtocol, "%s in answer to a query", f.Kind)
 		}
@@ -31,6 +34,9 @@ func AskStatus(ctx context.Context, stream Stream, hops int) ([]*Status, error) 
 		}
 		if r, ok := m.(*Reject); ok {
 			return r.asError()
+		}
+		if len(all) == maxPaged {
+			return Errorf(CodeProtocol, "more than %d daemons answer", maxPaged)
 		}
 		all = append(all, m.(*Status))
 		return nil

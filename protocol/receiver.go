@@ -269,6 +269,9 @@ func (r *Receiver) readLoop() error {
 
 func (r *Receiver) frame(f Frame) error {
 	r.pulse.beat()
+	if f.Kind == 0 {
+		return nil
+	}
 	if r.isPhase(phaseEnded) { // what comes behind a Reject is read and dropped
 		if f.Chunk != nil {
 			f.Chunk.Release()

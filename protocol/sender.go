@@ -270,6 +270,8 @@ func (s *Sender) readLoop() {
 func (s *Sender) handle(f Frame) error {
 	s.pulse.beat()
 	switch f.Kind {
+	case 0:
+		return nil
 	case KindAck:
 		offset, err := ParseAck(f.Payload)
 		if err != nil {
@@ -277,6 +279,9 @@ func (s *Sender) handle(f Frame) error {
 		}
 		if !s.acceptd {
 			return Errorf(CodeProtocol, "ack before accept")
+		}
+		if most := max(s.start, s.out.sent()); offset > most {
+			return Errorf(CodeProtocol, "ack of offset %d when only %d bytes were sent", offset, most)
 		}
 		if err := s.win.ack(offset); err != nil {
 			return err
@@ -360,6 +365,7 @@ func (s *Sender) accept(a *Accept) error {
 	case c == nil:
 	case c.End() > a.Offset:
 		s.win.sent(c)
+		s.start = c.End()
 	default: // the receiver has it
 		c.Release()
 	}

@@ -292,6 +292,7 @@ func (s *Session) Open(ctx context.Context) (Stream, error) {
 		s.background(func() {
 			if o := <-done; o.err == nil {
 				o.st.Close()
+				s.link.remove(o.st.ID())
 			}
 		})
 		return nil, context.Cause(ctx)

@@ -34,7 +34,7 @@ var (
 	digest  = flag.String("digest", "xxh128", "digest `algorithm`")
 	readers = flag.Int("readers", 0, "behind a broadcaster; 0: push to one reader directly")
 	rounds  = flag.Int("rounds", 5, "of every mode")
-	chunk   = flag.Int("chunk", client.DefaultChunkSize, "`bytes` of a chunk")
+	chunk   = flag.Int("chunk", 0, "`bytes` of a chunk (default: as push does, by the rate)")
 	only    = flag.String("mode", "none,auto,lz4", "`modes` to compare, none being the first")
 	kinds   = flag.String("content", "text,random", "`kinds` of content to make")
 	modes   []protocol.Compression
