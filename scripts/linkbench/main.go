@@ -51,8 +51,11 @@ func main() {
 		check(err)
 		modes = append(modes, mode)
 	}
-	fmt.Printf("%d cores, digest %s, chunks of %s, %d rounds, medians\n",
-		runtime.GOMAXPROCS(0), *digest, humanize.IBytes(uint64(*chunk)), *rounds)
+	chunks := "chunks by the rate"
+	if *chunk > 0 {
+		chunks = "chunks of " + humanize.IBytes(uint64(*chunk))
+	}
+	fmt.Printf("%d cores, digest %s, %s, %d rounds, medians\n", runtime.GOMAXPROCS(0), *digest, chunks, *rounds)
 	if *file != "" {
 		bench(*file)
 		return
