@@ -32,13 +32,6 @@ const (
 // where the policy allows.
 const DefaultLag = 10 * time.Second
 
-// keptBehind is how much of what everybody has taken all transfers together
-// keep, for hops that come back without it: each a quarter of its window, 2 MiB
-// by default, as long as there are no more than 32 of them. With a quarter
-// each, 1,000 pushes of 1 MiB at once took 1.2 GiB, and a third of the
-// broadcaster's CPU time went into pages that the kernel had to clear for it.
-const keptBehind = 64 << 20
-
 // FanoutOptions say how a Fanout treats hops in trouble. The zero value is good.
 type FanoutOptions struct {
 	Stall time.Duration // unreachable or without progress for so long, a hop fails; 0: DefaultStall
@@ -189,9 +182,6 @@ func (f *Fanout) Begin(ctx context.Context, offer *protocol.Offer, up protocol.U
 // errOthersRefused is told of a hop that was still being dialled when another
 // one had refused the offer.
 var errOthersRefused = &protocol.Error{Code: protocol.CodePolicy, Text: "not reached before another reader refused"}
-
-// smallestChunk is what a chunk of any size takes at least, bytes.
-const smallestChunk = 4 << 10
 
 // errLate is why a hop that has not answered is not waited for.
 var errLate = &protocol.Error{Code: protocol.CodeUnreachable, Text: "no answer when the others were ready"}
@@ -395,60 +385,4 @@ func (t *spread) eachAlive(f func(l *leg)) {
 		wg.Go(func() { f(l) })
 	}
 	wg.Wait()
-}
-
-// roomLocked is what the transfer may hold: a window, and a quarter of one for
-// hops that come back with less than they had acknowledged.
-func (t *spread) roomLocked() protocol.Room {
-	if room := t.up.Room(); room.Capped {
-		return room
-	}
-	return protocol.Room{Window: t.window, Tail: t.window / 4}
-}
-
-// movedLocked notes that leg l has taken more than before. Only the last one
-// to get beyond what is acknowledged changes that, so that a thousand hops
-// cost a thousand steps a round and not a million.
-func (t *spread) movedLocked(l *leg, before int64) {
-	if !t.settled || before > t.acked || l.acked <= t.acked || !l.pacesLocked() {
-		return
-	}
-	if t.behind--; t.behind <= 0 {
-		t.paceLocked()
-	}
-}
-
-// paceLocked finds out what every leg that paces the transfer has taken, tells
-// upstream when that has moved, and lets go of what nobody needs any more.
-func (t *spread) paceLocked() {
-	if !t.settled {
-		return
-	}
-	lowest, paced := t.received, false // a leg that had it all from the start is ahead of what came
-	for _, l := range t.legs {
-		if l.pacesLocked() {
-			lowest, paced = min(lowest, l.acked), true
-		}
-	}
-	if paced && lowest > t.acked {
-		t.acked = lowest
-		t.up.Ack(lowest)
-	}
-	t.behind = 0
-	paces := t.acked
-	room := t.roomLocked() // with what upstream made of the ack
-	needed := t.acked
-	for _, l := range t.legs {
-		switch {
-		case l.pacesLocked():
-			if l.acked <= t.acked {
-				t.behind++
-			}
-			needed, paces = min(needed, l.acked), min(paces, l.acked)
-		case l.away != nil && !room.Capped: // not waited for: what comes may push out what it needs
-			needed = min(needed, max(l.acked, t.received-t.window))
-		}
-	}
-	t.kept.drop(needed - min(room.Tail, keptBehind/max(1, t.fanout.live.Load())))
-	t.kept.limit(int((room.Window+room.Tail)/smallestChunk)+1, paces)
 }

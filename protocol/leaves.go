@@ -68,3 +68,14 @@ func (p *pages) complete(rest []Leaf) []Leaf {
 	*p = nil
 	return all
 }
+
+// AllUnchanged reports whether all leaves that have not failed had the content
+// before: then the sender need not have read it, and has no digest.
+func AllUnchanged(leaves []Leaf) bool {
+	for _, l := range leaves {
+		if l.State != LeafUnchanged && l.State != LeafFailed {
+			return false
+		}
+	}
+	return true
+}

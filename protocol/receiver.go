@@ -335,25 +335,14 @@ func (r *Receiver) admitLocked(c *Chunk) error {
 		return Errorf(CodeWindow, "chunk to %d is beyond the window: %d bytes from %d on", c.End(), r.accept.Window, r.acked)
 	case r.credit != nil && c.End() > r.credit.limit:
 		return Errorf(CodeWindow, "chunk to %d is beyond the limit of %d", c.End(), r.credit.limit)
-	case len(r.ends) >= maxInflight(r.accept.Window):
-		return Errorf(CodeWindow, "more than %d chunks are unacknowledged", maxInflight(r.accept.Window))
+	case len(r.ends) >= MaxInflight(r.accept.Window):
+		return Errorf(CodeWindow, "more than %d chunks are unacknowledged", MaxInflight(r.accept.Window))
 	case r.offer.Size >= 0 && c.End() > r.offer.Size:
 		return Errorf(CodeSize, "more content than the %d bytes offered", r.offer.Size)
 	}
 	r.ends = append(r.ends, c.End())
 	r.received = c.End()
 	return nil
-}
-
-// unchanged reports whether all leaves had the content before: then the sender
-// need not have read it, and has no digest.
-func unchanged(leaves []Leaf) bool {
-	for _, l := range leaves {
-		if l.State != LeafUnchanged && l.State != LeafFailed {
-			return false
-		}
-	}
-	return true
 }
 
 func (r *Receiver) message(m Message) error {
@@ -393,7 +382,7 @@ func (r *Receiver) finishLocked(m *Finish) error {
 		return Errorf(CodeSize, "finish says %d bytes, %d came", m.Size, r.received)
 	case r.offer.Size >= 0 && m.Size != r.offer.Size:
 		return Errorf(CodeSize, "only %d of the %d bytes offered came", m.Size, r.offer.Size)
-	case r.offer.Digest != DigestNone && m.Digest == "" && !unchanged(r.accept.Leaves):
+	case r.offer.Digest != DigestNone && m.Digest == "" && !AllUnchanged(r.accept.Leaves):
 		return Errorf(CodeDigest, "finish has no digest, the offer promised %s", r.offer.Digest)
 	}
 	r.phase = PhaseFinishing
@@ -403,54 +392,3 @@ func (r *Receiver) finishLocked(m *Finish) error {
 	r.finish <- m
 	return nil
 }
-
-// ackEvery is the longest that an ack is held back.
-const ackEvery = 250 * time.Millisecond
-
-// Window implements Upstream.
-func (r *Receiver) Window() int64 { return r.window }
-
-// Room implements Upstream.
-func (r *Receiver) Room() Room {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.credit == nil {
-		return Room{}
-	}
-	return r.credit.room
-}
-
-// Ack implements Upstream. Acks are told when a sixteenth of the window has
-// come together, when nothing more is on its way, and now and then, so that a
-// slow sink is not taken for one that has stalled.
-func (r *Receiver) Ack(offset int64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if offset <= r.acked || r.phase == PhaseOpening {
-		return
-	}
-	r.acked = offset
-	i := 0
-	for i < len(r.ends) && r.ends[i] <= offset {
-		i++
-	}
-	r.ends = r.ends[:copy(r.ends, r.ends[i:])]
-	window := r.accept.Window
-	if r.credit != nil {
-		window = r.credit.room.Window
-	}
-	if offset-r.told >= window/16 || offset == r.received || time.Since(r.toldAt) >= ackEvery {
-		r.told, r.toldAt = offset, time.Now()
-		if r.credit != nil {
-			r.credit.ack(offset)
-			r.out.setLimit(r.credit.limit)
-		}
-		r.out.setAck(offset)
-	}
-}
-
-// Progress implements Upstream.
-func (r *Receiver) Progress(leaves ...Leaf) { r.out.setProgress(clipLeaves(leaves)) }
-
-// Fail implements Upstream.
-func (r *Receiver) Fail(err error) { r.cancel(err) }

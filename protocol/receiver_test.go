@@ -80,7 +80,7 @@ func TestReceiverRefusesWhatBreaksTheRules(t *testing.T) {
 			}
 		}, CodeWindow, "beyond the window"},
 		{"too many chunks", takeNothing(), -1, func(p *rawPeer) {
-			for i := range int64(maxInflight(testWindow)) + 1 {
+			for i := range int64(MaxInflight(testWindow)) + 1 {
 				p.chunk(i, []byte("x"))
 			}
 		}, CodeWindow, "more than 64 chunks"},

@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// maxInflight is how many chunks may be unacknowledged in a window: as many as
+// MaxInflight is how many chunks may be unacknowledged in a window: as many as
 // fit when each is counted as its smallest buffer, so that a peer that sends
 // 1-byte chunks cannot make a window cost more memory than it says.
-func maxInflight(window int64) int { return int(window / minChunkClass) }
+func MaxInflight(window int64) int { return int(window / minChunkClass) }
 
 // window holds what a sender has sent and must keep until it is acknowledged.
 // Its verbs: reserve credit for a chunk, note that it was wrote, ack, close.
@@ -37,7 +37,7 @@ func (w *window) reserve(ctx context.Context, c *Chunk) error {
 	for {
 		w.mu.Lock()
 		err := w.err
-		fits := c.End()-w.acked <= w.size && len(w.chunks) < maxInflight(w.size)
+		fits := c.End()-w.acked <= w.size && len(w.chunks) < MaxInflight(w.size)
 		if err == nil && fits {
 			if len(w.chunks) == 0 {
 				w.moved = time.Now()

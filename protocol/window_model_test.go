@@ -50,7 +50,7 @@ func (m *windowModel) reserve(t *rapid.T) {
 			inflight++
 		}
 	}
-	fits := c.End()-m.acked <= m.w.size && inflight < maxInflight(m.w.size)
+	fits := c.End()-m.acked <= m.w.size && inflight < MaxInflight(m.w.size)
 	c.Retain()
 	ended, cancel := context.WithCancel(context.Background())
 	cancel() // a reserve that would have to wait gives up at once
@@ -89,7 +89,7 @@ func (m *windowModel) ack(t *rapid.T) {
 func (m *windowModel) check(t *rapid.T) {
 	require.Equal(t, m.acked, m.w.acked)
 	require.LessOrEqual(t, m.sent-m.acked, m.w.size, "more unacknowledged than the window")
-	require.LessOrEqual(t, len(m.w.chunks), maxInflight(m.w.size))
+	require.LessOrEqual(t, len(m.w.chunks), MaxInflight(m.w.size))
 	for _, c := range m.chunks {
 		want := int32(2)
 		if c.End() <= min(m.acked, m.wrote) {

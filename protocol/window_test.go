@@ -112,7 +112,7 @@ func TestReserveWaitsForCredit(t *testing.T) {
 func TestReserveWaitsWhenThereAreTooManyChunks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWindow(minWindow, 0)
-		most := int64(maxInflight(minWindow))
+		most := int64(MaxInflight(minWindow))
 		fill(t, w, 1, most)
 		result := blocked(t.Context(), t, w, rawChunk(most, []byte("x")))
 		require.NoError(t, w.ack(1))
