@@ -48,6 +48,12 @@ type Have struct {
 	Published bool            // all of it, under its name: there is nothing to do
 	Digest    protocol.Digest // of what is published, if it is known
 	Note      string          // what the user should know, such as why it starts again
+
+	// ByCRC is set by a store that cannot read its content back into Prefix,
+	// whatever Offset is. CRC is then the CRC32C of the first Offset bytes, and
+	// the Leaf checks a resumed file by CRC32C. See goesOnByCRC.
+	ByCRC bool
+	CRC   uint32
 }
 
 // File is one file on its way into a Store. Its methods are called by one
@@ -77,6 +83,7 @@ type Options struct {
 	Output  io.Writer     // what the store - writes to
 	PartTTL time.Duration // see DirOptions
 	Fsync   Fsync         // see DirOptions
+	State   string        // directory for notes of uploads under way; "" keeps none
 }
 
 // Open opens the store that spec describes: dir:PATH, exec:COMMAND, discard:
