@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/sbcast/sbcast/daemon/sink/s3test"
 )
 
 // scriptsWait bounds all scripts together: a command that hangs is then killed
@@ -41,6 +43,9 @@ func TestMain(m *testing.M) {
 //	random FILE SIZE           bytes that do not compress, the same for the same FILE
 //	text FILE SIZE             lines that do
 //	http NAME                  a server of something else; $NAME is its address
+//	s3 start|stop              an S3 server, see cmdS3; [s3] says whether there is one
+//	s3faults NAME WHAT         a proxy before it, see cmdS3Faults
+//	uploads N                  that many uploads to it are under way
 //
 //	same FILE FILE...          they have the same bytes
 //	sameattr FILE FILE         they have the same mode and modification time
@@ -63,8 +68,10 @@ func TestScripts(t *testing.T) {
 			// second at its end, and exits with 66 (no input) after a race.
 			env.Setenv("GORACE", strings.TrimSpace("atexit_sleep_ms=0 exitcode=99 "+os.Getenv("GORACE")))
 			env.Values[processesKey{}] = newProcesses(env)
+			env.Values[s3Key{}] = &s3test.Server{}
 			return nil
 		},
+		Condition: s3Condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"start":      always(cmdStart),
 			"background": always(cmdBackground),
@@ -78,6 +85,9 @@ func TestScripts(t *testing.T) {
 			"random":     always(cmdRandom),
 			"text":       always(cmdText),
 			"http":       always(cmdHTTP),
+			"s3":         always(cmdS3),
+			"s3faults":   always(cmdS3Faults),
+			"uploads":    either(cmdUploads),
 			"same":       either(cmdSame),
 			"sameattr":   either(cmdSameAttr),
 			"nofiles":    either(cmdNoFiles),
@@ -92,7 +102,7 @@ func TestScripts(t *testing.T) {
 type command func(ts *testscript.TestScript, args []string) error
 
 // checks are the commands that eventually knows, besides programs.
-var checks = map[string]command{"same": cmdSame, "sameattr": cmdSameAttr, "nofiles": cmdNoFiles, "parts": cmdParts}
+var checks = map[string]command{"same": cmdSame, "sameattr": cmdSameAttr, "nofiles": cmdNoFiles, "parts": cmdParts, "uploads": cmdUploads}
 
 // always makes a command that must succeed.
 func always(c command) func(*testscript.TestScript, bool, []string) {

@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
+	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/urfave/cli/v2"
@@ -22,10 +25,11 @@ func readerCommand() *cli.Command {
 		Name:  "reader",
 		Usage: "store what is pushed",
 		UsageText: "sbcast reader [flags] --sink SINK\n\nSINK is where files go:\n" +
-			"  dir:PATH      files beneath a directory\n" +
-			"  exec:COMMAND  a command for each file, which gets it on standard input\n" +
-			"  -             standard output, one file at a time\n" +
-			"  discard:      nowhere",
+			"  dir:PATH            files beneath a directory\n" +
+			"  s3://BUCKET/PREFIX  objects of an S3 bucket; ?endpoint=https://HOST&region=REGION for others than AWS\n" +
+			"  exec:COMMAND        a command for each file, which gets it on standard input\n" +
+			"  -                   standard output, one file at a time\n" +
+			"  discard:            nowhere",
 		Flags: append([]cli.Flag{
 			listenFlag(readerPort, " (READER_HTTP_PORT sets the port)"),
 			&cli.StringFlag{Name: "sink", Aliases: []string{"s"}, Usage: "where files go: `SINK`"},
@@ -33,6 +37,7 @@ func readerCommand() *cli.Command {
 			memoryFlag(),
 			&cli.GenericFlag{Name: "part-ttl", Value: &secondsValue{sink.DefaultPartTTL}, Usage: "`SECONDS` after which an unfinished file that nobody came back for is deleted"},
 			fsyncFlag(),
+			stateFlag(),
 			&cli.BoolFlag{Name: "once", Usage: "end after one file, with exit code 0 if it was published"},
 		}, logFlags()...),
 		Action: reader,
@@ -64,9 +69,9 @@ func reader(c *cli.Context) error {
 		return err
 	}
 	if !c.IsSet("sink") {
-		return usagef("reader needs --sink: dir:PATH, exec:COMMAND, discard: or -")
+		return usagef("reader needs --sink: dir:PATH, s3://BUCKET/PREFIX, exec:COMMAND, discard: or -")
 	}
-	store, err := sink.Open(c.String("sink"), sink.Options{Output: c.App.Writer, PartTTL: timeOf(c, "part-ttl"), Fsync: fsync})
+	store, err := sink.Open(c.String("sink"), sink.Options{Output: c.App.Writer, PartTTL: timeOf(c, "part-ttl"), Fsync: fsync, State: stateDir(c)})
 	if err != nil {
 		return configError(err)
 	}
@@ -102,6 +107,34 @@ func fsyncOf(c *cli.Context) (sink.Fsync, error) {
 		return "", usagef("--fsync: %v", err)
 	}
 	return f, nil
+}
+
+func stateFlag() cli.Flag {
+	return &cli.StringFlag{
+		Name:  "state",
+		Usage: "`DIR` for notes of uploads under way to S3, which a restarted reader goes on with (default: STATE_DIRECTORY, as systemd sets it, or sbcast in the user's state directory)",
+	}
+}
+
+// stateDir is where notes of uploads under way are kept, "" when the system
+// does not say where such things go. It is made only for a sink that has any.
+func stateDir(c *cli.Context) string {
+	if c.IsSet("state") {
+		return c.String("state")
+	}
+	if dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":"); dir != "" { // there may be several
+		return dir
+	}
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "sbcast")
+	}
+	if home, err := os.UserHomeDir(); err == nil && runtime.GOOS != "windows" {
+		return filepath.Join(home, ".local", "state", "sbcast")
+	}
+	if dir, err := os.UserCacheDir(); err == nil {
+		return filepath.Join(dir, "sbcast")
+	}
+	return ""
 }
 
 // readerAddress is --listen, or its default with the port that the proof of

@@ -7,8 +7,8 @@
 // one line in [Open].
 //
 // Every store has a step that it can hold back until the sender commits, so
-// that a file is whole or absent: the rename of a directory, the end of input
-// of a command.
+// that a file is whole or absent: the rename of a directory, the completion of
+// an upload, the end of input of a command.
 package sink
 
 import (
@@ -81,13 +81,13 @@ type Published struct {
 // Options say how stores behave.
 type Options struct {
 	Output  io.Writer     // what the store - writes to
-	PartTTL time.Duration // see DirOptions
+	PartTTL time.Duration // after which what is unfinished is deleted, here and elsewhere; 0: DefaultPartTTL
 	Fsync   Fsync         // see DirOptions
 	State   string        // directory for notes of uploads under way; "" keeps none
 }
 
-// Open opens the store that spec describes: dir:PATH, exec:COMMAND, discard:
-// or - for standard output.
+// Open opens the store that spec describes: dir:PATH, s3://BUCKET/PREFIX,
+// exec:COMMAND, discard: or - for standard output.
 func Open(spec string, opts Options) (Store, error) {
 	kind, rest, _ := strings.Cut(spec, ":")
 	switch {
@@ -97,10 +97,12 @@ func Open(spec string, opts Options) (Store, error) {
 		return discard{}, nil
 	case kind == "exec":
 		return newCommand(rest)
+	case kind == "s3":
+		return openS3(spec, opts)
 	case kind == "dir":
 		return OpenDir(rest, DirOptions{PartTTL: opts.PartTTL, Fsync: opts.Fsync})
 	default:
-		return nil, fmt.Errorf("unknown sink %q: want dir:PATH, exec:COMMAND, discard: or -", spec)
+		return nil, fmt.Errorf("unknown sink %q: want dir:PATH, s3://BUCKET/PREFIX, exec:COMMAND, discard: or -", spec)
 	}
 }
 
