@@ -15,8 +15,11 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/sbcast/sbcast/daemon/sink/s3test"
@@ -80,7 +83,8 @@ func cmdUploads(ts *testscript.TestScript, args []string) error {
 //
 //	parts     the first try of every part fails: one is answered before it is
 //	          read, one after, one is cut off, in turn
-//	complete  a publish is done, and its answer is lost
+//	complete  a publish is done, and its answer is lost; asked again, as the
+//	          client library does, the store does not know the upload any more
 //	racer     just before a publish another object takes the name
 func cmdS3Faults(ts *testscript.TestScript, args []string) error {
 	if len(args) != 2 {
@@ -88,6 +92,10 @@ func cmdS3Faults(ts *testscript.TestScript, args []string) error {
 	}
 	server := ts.Value(s3Key{}).(*s3test.Server)
 	target, err := url.Parse(server.URL())
+	if err != nil {
+		return err
+	}
+	other, err := minio.New(server.Addr, &minio.Options{Creds: credentials.NewStaticV4(s3test.AccessKey, s3test.SecretKey, "")})
 	if err != nil {
 		return err
 	}
@@ -122,10 +130,14 @@ func cmdS3Faults(ts *testscript.TestScript, args []string) error {
 		case args[1] == "complete" && complete:
 			if fails, _ := first(r); fails {
 				forward.ServeHTTP(httptest.NewRecorder(), r)
+				panic(http.ErrAbortHandler)
 			}
-			panic(http.ErrAbortHandler)
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = io.WriteString(w, "<Error><Code>NoSuchUpload</Code></Error>")
+			return
 		case args[1] == "racer" && complete:
-			if err := os.WriteFile(filepath.Join(server.Root, r.URL.Path), []byte("first\n"), 0o666); err != nil {
+			key := strings.TrimPrefix(r.URL.Path, "/bucket/")
+			if _, err := other.PutObject(r.Context(), "bucket", key, strings.NewReader("first\n"), 6, minio.PutObjectOptions{}); err != nil {
 				ts.Logf("racer: %v", err)
 			}
 		}

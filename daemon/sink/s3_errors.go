@@ -65,16 +65,25 @@ func (s *S3) explain(doing string, err error) error {
 	}
 	known, ok := s3Hints[resp.Code]
 	if !ok {
-		known.code = protocol.CodeIO
-		if resp.StatusCode >= http.StatusInternalServerError || resp.StatusCode == http.StatusTooManyRequests {
-			known.code = protocol.CodeBusy
-		}
+		known.code = s3Status(resp.StatusCode)
 	}
 	hint := ""
 	if known.hint != "" {
 		hint = " (" + known.hint + ")"
 	}
 	return protocol.Errorf(known.code, "%s: %s: %s: %s%s", where, doing, resp.Code, resp.Error(), hint)
+}
+
+// s3Status is the code for an error whose name says nothing.
+func s3Status(status int) protocol.Code {
+	switch {
+	case status == http.StatusUnauthorized, status == http.StatusForbidden:
+		return protocol.CodeDenied
+	case status == http.StatusTooManyRequests, status >= http.StatusInternalServerError:
+		return protocol.CodeBusy
+	default:
+		return protocol.CodeIO
+	}
 }
 
 // unreachable is for errors on the way to the store. The URL of the request is
