@@ -27,9 +27,12 @@ type s3Buffer struct {
 // that waits. One that needs more than half of all room counts as half.
 func (s *S3) reserve(ctx context.Context, size int64) (weight int64, err error) {
 	weight = min(size, s.spec.memory/2)
-	ctx, cancel := context.WithTimeout(ctx, s3Room)
+	soon, cancel := context.WithTimeout(ctx, s3Room)
 	defer cancel()
-	if err := s.room.Acquire(ctx, weight); err != nil {
+	if err := s.room.Acquire(soon, weight); err != nil {
+		if ctx.Err() != nil {
+			return 0, context.Cause(ctx)
+		}
 		return 0, protocol.Errorf(protocol.CodeBusy, "s3://%s: other uploads use all %d bytes of buffers; the sink's parameter memory allows more", s.spec.bucket, s.spec.memory)
 	}
 	return weight, nil
