@@ -1,5 +1,6 @@
 # make demo    the main job on loopback, on a real file
 # make test    everything CI runs: vet, lint, unit, script and race tests, a bit of fuzzing
+# make test-s3 the S3 sink with a real server, which is built once; part of CI
 # make bench   sbcast beside a bare TCP loop, mbuffer and piping-server
 # make scale   what a broadcaster with 1 to 1,000 readers, or pushes at once, takes
 GO      ?= go
@@ -16,7 +17,7 @@ BENCHFLAGS   ?=
 SCALEFLAGS   ?=
 LATENCYFLAGS ?=
 
-.PHONY: all build demo test vet lint race fuzz crash bench scale latency microbench memory cross clean
+.PHONY: all build demo test test-s3 vet lint race fuzz crash bench scale latency microbench memory cross clean
 
 all: build
 
@@ -38,6 +39,16 @@ lint: ## where golangci-lint is installed; .ci/run installs it
 
 race:
 	CGO_ENABLED=1 $(GO) test -race -shuffle=on ./...
+	@test -x $(VERSITYGW) || echo "race: SKIPPED the tests with an S3 server, which is not there (make test-s3 builds and runs it)"
+
+# A real S3 server for tests, whose version tools/go.mod says.
+VERSITYGW = .cache/bin/versitygw
+
+$(VERSITYGW): tools/go.mod tools/go.sum
+	$(GO) -C tools build -o ../$@ github.com/versity/versitygw/cmd/versitygw
+
+test-s3: $(VERSITYGW) ## the S3 sink, with a real server on loopback
+	CGO_ENABLED=1 SBCAST_VERSITYGW=$(CURDIR)/$(VERSITYGW) $(GO) test -race -count=1 -run 'TestScripts/s3_|S3' . ./daemon/sink
 
 fuzz: ## a few seconds of each target; FUZZTIME=10m for a real run
 	GO=$(GO) scripts/fuzz.sh $(FUZZTIME)

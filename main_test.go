@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
-
-	"github.com/sbcast/sbcast/daemon/sink/s3test"
 )
 
 // scriptsWait bounds all scripts together: a command that hangs is then killed
@@ -68,7 +66,7 @@ func TestScripts(t *testing.T) {
 			// second at its end, and exits with 66 (no input) after a race.
 			env.Setenv("GORACE", strings.TrimSpace("atexit_sleep_ms=0 exitcode=99 "+os.Getenv("GORACE")))
 			env.Values[processesKey{}] = newProcesses(env)
-			env.Values[s3Key{}] = &s3test.Server{}
+			env.Values[s3Key{}] = &s3Server{}
 			return nil
 		},
 		Condition: s3Condition,

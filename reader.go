@@ -90,6 +90,9 @@ func reader(c *cli.Context) error {
 	defer leaf.Close()
 	s := daemon.NewServer(leaf, opts)
 	modest()
+	if b, ok := store.(interface{ Buffers() int64 }); ok && mem > 0 {
+		mem += b.Buffers()
+	}
 	limitMemory(mem)
 	return serve(ctx, map[*daemon.Server]net.Listener{s: ln})
 }

@@ -25,7 +25,12 @@ import (
 	"github.com/sbcast/sbcast/daemon/sink/s3test"
 )
 
+// s3Server is the server of a script, nil before it was started.
+type s3Server struct{ *s3test.Server }
+
 type s3Key struct{}
+
+func serverOf(ts *testscript.TestScript) *s3Server { return ts.Value(s3Key{}).(*s3Server) }
 
 // s3Condition is the condition [s3]: there is a server to test against.
 func s3Condition(name string) (bool, error) {
@@ -39,21 +44,23 @@ func s3Condition(name string) (bool, error) {
 // its objects as files of s3/bucket, or stops it. $s3 is its endpoint, which
 // stays.
 func cmdS3(ts *testscript.TestScript, args []string) error {
-	server := ts.Value(s3Key{}).(*s3test.Server)
+	server := serverOf(ts)
 	switch {
 	case len(args) == 1 && args[0] == "start":
 		root := ts.MkAbs("s3")
 		if err := os.MkdirAll(filepath.Join(root, "bucket"), 0o777); err != nil {
 			return err
 		}
-		running, err := s3test.Start(s3test.Program(), root, server.Addr)
+		addr := ""
+		if server.Server != nil { // again, where it was
+			addr = server.Addr
+		}
+		running, err := s3test.Start(s3test.Program(), root, addr)
 		if err != nil {
 			return err
 		}
-		if server.Addr == "" {
-			ts.Defer(func() { server.Stop() })
-		}
-		*server = *running
+		server.Server = running
+		ts.Defer(running.Stop)
 		ts.Setenv("s3", server.URL())
 		ts.Setenv("AWS_ACCESS_KEY_ID", s3test.AccessKey)
 		ts.Setenv("AWS_SECRET_ACCESS_KEY", s3test.SecretKey)
@@ -71,7 +78,7 @@ func cmdUploads(ts *testscript.TestScript, args []string) error {
 	if len(args) != 1 {
 		return errors.New("usage: uploads N")
 	}
-	all, err := ts.Value(s3Key{}).(*s3test.Server).Uploads("bucket")
+	all, err := serverOf(ts).Uploads("bucket")
 	if err == nil && strconv.Itoa(len(all)) != args[0] {
 		err = fmt.Errorf("there are %d uploads under way: %q", len(all), all)
 	}
@@ -90,7 +97,7 @@ func cmdS3Faults(ts *testscript.TestScript, args []string) error {
 	if len(args) != 2 {
 		return errors.New("usage: s3faults NAME parts|complete|racer")
 	}
-	server := ts.Value(s3Key{}).(*s3test.Server)
+	server := serverOf(ts)
 	target, err := url.Parse(server.URL())
 	if err != nil {
 		return err

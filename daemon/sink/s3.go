@@ -104,6 +104,10 @@ func (s *S3) clean(ttl time.Duration) error {
 
 func (s *S3) String() string { return s.spec.text }
 
+// Buffers is the most memory that the buffers of all uploads take together, in
+// bytes; parts larger than half of it aside.
+func (s *S3) Buffers() int64 { return s.spec.memory }
+
 // Close closes the connections that nobody uses.
 func (s *S3) Close() error {
 	s.tr.CloseIdleConnections()

@@ -4,6 +4,7 @@ package sink
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -43,6 +44,7 @@ var s3Hints = map[string]struct {
 	"XMinioStorageFull":                  {protocol.CodeNoSpace, ""},
 	"EntityTooLarge":                     {protocol.CodeNoSpace, ""},
 	"NotImplemented":                     {protocol.CodeUnsupported, "checksum=none does without CRC32C, --force without If-None-Match"},
+	"ConditionalRequestConflict":         {protocol.CodeConflict, ""},
 	"PreconditionFailed":                 {protocol.CodeExists, ""},
 	"PermanentRedirect":                  {protocol.CodeIO, "check endpoint and region"},
 	"MovedPermanently":                   {protocol.CodeIO, "check endpoint and region"},
@@ -93,14 +95,15 @@ func (s *S3) unreachable(where, doing string, err error) error {
 	if errors.As(err, &urlErr) {
 		err = urlErr.Err
 	}
-	code := protocol.AsError(err).Code
+	var certErr *tls.CertificateVerificationError
+	code := protocol.CodeUnreachable
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		err = errors.New("no answer in time")
-		code = protocol.CodeUnreachable
 	case errors.Is(err, context.Canceled):
-	default:
-		code = protocol.CodeUnreachable
+		code = protocol.CodeAborted
+	case errors.As(err, &certErr):
+		code = protocol.CodeDenied
 	}
 	return protocol.Errorf(code, "%s: %s: %w", where, doing, err)
 }
@@ -110,6 +113,13 @@ func s3Code(err error) string {
 	var resp minio.ErrorResponse
 	errors.As(err, &resp)
 	return resp.Code
+}
+
+// s3Unsure reports whether what was asked for may have been done: the store
+// did not answer, or not for itself.
+func s3Unsure(err error) bool {
+	var resp minio.ErrorResponse
+	return !errors.As(err, &resp) || resp.StatusCode >= http.StatusInternalServerError
 }
 
 // s3Taken reports whether the store says that the name is not free.

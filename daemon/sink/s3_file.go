@@ -224,13 +224,14 @@ func (f *s3File) Publish(ctx context.Context) (Published, error) {
 		f.Discard(false)
 		p.Unchanged = true
 		return p, nil
-	case s3Taken(err):
+	case s3Taken(err) && there != nil:
 		return Published{}, f.errCame()
-	case statErr != nil:
-		return Published{}, fmt.Errorf("%w; it may be there or not: the same push again finds out", s.explain("publish "+f.key, err))
-	default:
-		return Published{}, s.explain("publish "+f.key, err)
 	}
+	why := s.explain("publish "+f.key, err)
+	if s3Unsure(err) {
+		why = fmt.Errorf("%w; it may be there or not: the same push again finds out", why)
+	}
+	return Published{}, why
 }
 
 func (f *s3File) complete(ctx context.Context) error {

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"os"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
+	"github.com/minio/minio-go/v7/pkg/s3utils"
 )
 
 // Defaults and bounds of what a specification may set.
@@ -64,6 +66,9 @@ func parseS3(text string) (s s3Spec, err error) {
 	s = s3Spec{text: text, bucket: u.Host, partSize: s3PartSize, inFlight: s3InFlight, memory: s3Memory}
 	if s.bucket == "" {
 		return s, errors.New("sink s3: needs a bucket, as in s3://BUCKET/PREFIX")
+	}
+	if err := s3utils.CheckValidBucketName(s.bucket); err != nil {
+		return fail("%w", err)
 	}
 	if s.prefix = strings.Trim(u.Path, "/"); s.prefix != "" {
 		s.prefix += "/"
@@ -171,7 +176,7 @@ func (s *s3Spec) credentials() (*credentials.Credentials, error) {
 	if s.iam {
 		return c, nil // the role is asked when there is something to sign
 	}
-	v, err := c.Get()
+	v, err := c.GetWithContext(&credentials.CredContext{Client: http.DefaultClient})
 	if err == nil && (v.AccessKeyID == "" || v.SecretAccessKey == "") {
 		err = errors.New("no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, write a profile into ~/.aws/credentials (profile=NAME takes another than AWS_PROFILE), or use the machine's role with credentials=iam")
 	}

@@ -26,6 +26,7 @@ func TestOpenS3(t *testing.T) {
 		{"s3://bucket?part_size=5M&parts_in_flight=64&memory=1G", ""},
 		{"s3:", "sink s3: needs a bucket"},
 		{"s3://", "sink s3: needs a bucket"},
+		{"s3://b", "Bucket name cannot be shorter"},
 		{"s3://%zz", "not a URL"},
 		{"s3://key:hidden@bucket", "credentials do not belong into a URL"},
 		{"s3://bucket?endpoint=https://key:hidden@host", "endpoint: want https://HOST"},

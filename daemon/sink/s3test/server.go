@@ -91,7 +91,7 @@ func Start(program, root, addr string) (*Server, error) {
 // URL is the endpoint of the server.
 func (s *Server) URL() string { return "http://" + s.Addr }
 
-// Stop kills the server.
+// Stop kills the server. It may be called again.
 func (s *Server) Stop() {
 	_ = s.cmd.Process.Kill()
 	_ = s.cmd.Wait()
