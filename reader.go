@@ -34,7 +34,7 @@ func readerCommand() *cli.Command {
 			&cli.GenericFlag{Name: "part-ttl", Value: &secondsValue{sink.DefaultPartTTL}, Usage: "`SECONDS` after which an unfinished file that nobody came back for is deleted"},
 			fsyncFlag(),
 			&cli.BoolFlag{Name: "once", Usage: "end after one file, with exit code 0 if it was published"},
-		}, logFlags()...),
+		}, append(daemonFlags(), logFlags()...)...),
 		Action: reader,
 	}
 }
@@ -70,11 +70,15 @@ func reader(c *cli.Context) error {
 	if err != nil {
 		return configError(err)
 	}
-	ln, err := listen(c.App.ErrWriter, "reader", addr, ", sink "+store.String())
+	guard, err := newGuard(c, log)
 	if err != nil {
 		return err
 	}
-	opts := daemon.Options{Agent: agent(), About: store.String(), Window: win, Memory: mem, Log: log}
+	ln, err := guard.listen(c.App.ErrWriter, "reader", addr, ", sink "+store.String())
+	if err != nil {
+		return err
+	}
+	opts := guard.options(daemon.Options{Agent: agent(), About: store.String(), Window: win, Memory: mem, Log: log})
 	ctx := c.Context
 	var once oneTransfer
 	if c.Bool("once") {

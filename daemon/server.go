@@ -35,6 +35,9 @@ type Options struct {
 	Log        *slog.Logger  // events; nil: none
 	Idle       time.Duration // a session without a stream for so long is closed; 0: 5 minutes
 
+	Identity *protocol.Identity // for TLS; nil: bare TCP
+	Tokens   *protocol.Tokens   // clients without a certificate that may come; nil: none
+
 	// OnTransfer is told how each transfer ended, from its goroutine.
 	OnTransfer func(receipts []protocol.Receipt, err error)
 }
@@ -180,6 +183,7 @@ func (s *Server) serveConn(conn net.Conn) {
 	log := s.opts.Log.With("peer", conn.RemoteAddr().String())
 	sess, err := protocol.AcceptSession(s.ctx, conn, protocol.SessionConfig{
 		Agent: s.opts.Agent, Window: s.opts.Window, MaxStreams: s.opts.MaxStreams,
+		Identity: s.opts.Identity, Tokens: s.opts.Tokens,
 	})
 	if err != nil {
 		log.Warn("connection refused", "error", err)
@@ -198,6 +202,9 @@ func (s *Server) serveConn(conn net.Conn) {
 	if late {
 		return
 	}
+	if name := sess.Client().Name; name != "" {
+		log = log.With("client", name)
+	}
 	if peer, err := sess.Peer(s.ctx); err == nil {
 		log.Debug("session", "agent", peer.Agent)
 	}
@@ -211,7 +218,7 @@ func (s *Server) serveConn(conn net.Conn) {
 		if err != nil {
 			return
 		}
-		streams.Go(func() { s.serveStream(stream, log) })
+		streams.Go(func() { s.serveStream(stream, sess.Client(), log) })
 	}
 }
 
@@ -240,7 +247,7 @@ func (s *Server) closeIdle(sess *protocol.Session) (stop func()) {
 }
 
 // serveStream looks at the first frame of a stream, which says what it is for.
-func (s *Server) serveStream(stream protocol.Stream, log *slog.Logger) {
+func (s *Server) serveStream(stream protocol.Stream, client protocol.Peer, log *slog.Logger) {
 	defer stream.Close()
 	frames := protocol.NewFrameReader(stream)
 	frames.LimitChunks(0)
@@ -255,9 +262,13 @@ func (s *Server) serveStream(stream protocol.Stream, log *slog.Logger) {
 	}
 	switch m := m.(type) {
 	case *protocol.Offer:
-		s.receive(stream, frames, m, log)
+		if err = client.May(protocol.ScopePush); err == nil {
+			s.receive(stream, frames, m, log)
+		}
 	case *protocol.Query:
-		err = s.answer(stream, m)
+		if err = client.May(protocol.ScopeStatus); err == nil {
+			err = s.answer(stream, m)
+		}
 	}
 	if err != nil {
 		log.Warn("stream refused", "error", err)
