@@ -36,6 +36,9 @@ func clientFlags() []cli.Flag {
 func daemonFlags() []cli.Flag {
 	return append(identityFlags(),
 		&cli.StringFlag{Name: "token-file", EnvVars: []string{"SBCAST_TOKEN_FILE"}, Usage: "`FILE` with the tokens of clients without a certificate, from sbcast ca token"},
+		&cli.StringSliceFlag{Name: "allow-name", Usage: "take only files whose name matches `PATTERN`, as *.mp4 or */*; once for each (default: all)"},
+		&cli.GenericFlag{Name: "max-size", Value: &sizeValue{}, Usage: "take no file of more than `SIZE`"},
+		&cli.GenericFlag{Name: "quota", Value: &sizeValue{}, Usage: "take at most `SIZE` from each client in a day"},
 		&cli.BoolFlag{Name: "insecure", EnvVars: []string{"SBCAST_INSECURE"}, Usage: "let anybody push who can connect"},
 	)
 }
@@ -72,17 +75,22 @@ func identity(c *cli.Context, reloaded func(error)) (*protocol.Identity, error) 
 	return id, nil
 }
 
-// guard says who may connect to a daemon.
+// guard says who may connect to a daemon, and what it takes from them.
 type guard struct {
 	identity *protocol.Identity
 	tokens   *protocol.Tokens
 	insecure bool
+	rules    daemon.Rules
 }
 
 // newGuard makes the guard that the flags describe. Files that are changed
 // while the daemon runs are used from then on.
 func newGuard(c *cli.Context, log *slog.Logger) (g guard, err error) {
 	g.insecure = c.Bool("insecure")
+	g.rules = daemon.Rules{AllowNames: c.StringSlice("allow-name"), MaxSize: sizeOf(c, "max-size"), Quota: sizeOf(c, "quota")}
+	if err := g.rules.Check(); err != nil {
+		return g, usagef("--allow-name: %v", err)
+	}
 	if g.identity, err = identity(c, changed(log, "certificates")); err != nil {
 		return g, err
 	}
@@ -156,7 +164,7 @@ func (g guard) address(addr string) (string, error) {
 
 // options completes those of a daemon.
 func (g guard) options(o daemon.Options) daemon.Options {
-	o.Identity, o.Tokens = g.identity, g.tokens
+	o.Identity, o.Tokens, o.Rules = g.identity, g.tokens, g.rules
 	return o
 }
 

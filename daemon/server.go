@@ -38,6 +38,8 @@ type Options struct {
 	Identity *protocol.Identity // for TLS; nil: bare TCP
 	Tokens   *protocol.Tokens   // clients without a certificate that may come; nil: none
 
+	Rules Rules // which files to take
+
 	// OnTransfer is told how each transfer ended, from its goroutine.
 	OnTransfer func(receipts []protocol.Receipt, err error)
 }
@@ -51,6 +53,7 @@ type Server struct {
 	opts   Options
 	begun  time.Time
 	budget *protocol.Budget // nil without opts.Memory
+	rules  *ruled
 
 	ctx    context.Context // ends when transfers must
 	cancel context.CancelCauseFunc
@@ -83,7 +86,7 @@ func NewServer(sink protocol.Sink, opts Options) *Server {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{
-		sink: sink, opts: opts, begun: time.Now(),
+		sink: sink, opts: opts, begun: time.Now(), rules: newRuled(opts.Rules),
 		listeners: map[net.Listener]struct{}{},
 		sessions:  map[*protocol.Session]struct{}{},
 		running:   map[string]*running{},
@@ -202,8 +205,11 @@ func (s *Server) serveConn(conn net.Conn) {
 	if late {
 		return
 	}
-	if name := sess.Client().Name; name != "" {
-		log = log.With("client", name)
+	client := sess.Client()
+	if client.Name != "" {
+		log = log.With("client", client.Name)
+	} else { // where nobody has to say who it is, the machine is all there is to know
+		client.Name, _, _ = net.SplitHostPort(conn.RemoteAddr().String())
 	}
 	if peer, err := sess.Peer(s.ctx); err == nil {
 		log.Debug("session", "agent", peer.Agent)
@@ -218,7 +224,7 @@ func (s *Server) serveConn(conn net.Conn) {
 		if err != nil {
 			return
 		}
-		streams.Go(func() { s.serveStream(stream, sess.Client(), log) })
+		streams.Go(func() { s.serveStream(stream, client, log) })
 	}
 }
 
@@ -263,7 +269,7 @@ func (s *Server) serveStream(stream protocol.Stream, client protocol.Peer, log *
 	switch m := m.(type) {
 	case *protocol.Offer:
 		if err = client.May(protocol.ScopePush); err == nil {
-			s.receive(stream, frames, m, log)
+			s.receive(stream, frames, m, s.rules.of(client.Name, s.sink), log)
 		}
 	case *protocol.Query:
 		if err = client.May(protocol.ScopeStatus); err == nil {
@@ -287,8 +293,8 @@ func firstMessage(f protocol.Frame) (protocol.Message, error) {
 }
 
 // receive runs a transfer, after an earlier attempt of the same has ended.
-func (s *Server) receive(stream protocol.Stream, frames *protocol.FrameReader, offer *protocol.Offer, log *slog.Logger) {
-	r := protocol.NewReceiver(stream, frames, offer, s.sink, s.opts.Window).Within(s.budget)
+func (s *Server) receive(stream protocol.Stream, frames *protocol.FrameReader, offer *protocol.Offer, sink protocol.Sink, log *slog.Logger) {
+	r := protocol.NewReceiver(stream, frames, offer, sink, s.opts.Window).Within(s.budget)
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	defer cancel(nil)
 	run := &running{receiver: r, cancel: cancel, done: make(chan struct{})}
