@@ -39,7 +39,7 @@ func readerCommand() *cli.Command {
 			fsyncFlag(),
 			stateFlag(),
 			&cli.BoolFlag{Name: "once", Usage: "end after one file, with exit code 0 if it was published"},
-		}, logFlags()...),
+		}, append(daemonFlags(), logFlags()...)...),
 		Action: reader,
 	}
 }
@@ -75,11 +75,15 @@ func reader(c *cli.Context) error {
 	if err != nil {
 		return configError(err)
 	}
-	ln, err := listen(c.App.ErrWriter, "reader", addr, ", sink "+store.String())
+	guard, err := newGuard(c, log)
 	if err != nil {
 		return err
 	}
-	opts := daemon.Options{Agent: agent(), About: store.String(), Window: win, Memory: mem, Log: log}
+	ln, err := guard.listen(c.App.ErrWriter, "reader", addr, ", sink "+store.String())
+	if err != nil {
+		return err
+	}
+	opts := guard.options(daemon.Options{Agent: agent(), About: store.String(), Window: win, Memory: mem, Log: log})
 	ctx := c.Context
 	var once oneTransfer
 	if c.Bool("once") {
