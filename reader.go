@@ -129,7 +129,7 @@ func stateDir(c *cli.Context) string {
 	if c.IsSet("state") {
 		return c.String("state")
 	}
-	if dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":"); dir != "" { // there may be several
+	if dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), string(os.PathListSeparator)); dir != "" { // there may be several
 		return dir
 	}
 	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {

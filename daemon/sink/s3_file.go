@@ -3,6 +3,7 @@
 package sink
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"hash/crc32"
@@ -46,32 +47,35 @@ type s3File struct {
 }
 
 // openFile goes on with the upload under way of the same source, or begins one.
-func (s *S3) openFile(ctx context.Context, key string, r Request) (f *s3File, have Have, err error) {
-	f = &s3File{
+func (s *S3) openFile(ctx context.Context, key string, r Request) (_ File, have Have, err error) {
+	f := &s3File{
 		store: s, key: key, offer: r.Offer, life: ctx,
 		slots: make(chan struct{}, s.spec.inFlight), sent: make(chan s3Sent, s.spec.inFlight+1),
 	}
 	f.sending, f.stop = context.WithCancelCause(context.WithoutCancel(ctx))
-	if f.reserved, err = s.reserve(ctx, nextPart(0, 0, r.Size, s.spec.partSize)); err != nil {
-		f.stop(err)
+	defer func() {
+		if err != nil {
+			f.stop(err)
+			s.room.Release(f.reserved)
+		}
+	}()
+	have.ByCRC = true
+	if have.Note, err = f.resume(ctx); err != nil {
 		return nil, have, err
 	}
-	have.ByCRC = true
-	have.Note, err = f.resume(ctx)
-	if err == nil && f.rec.Upload == "" {
+	f.offset, f.crc = f.rec.end()
+	have.Offset, have.CRC = f.offset, f.crc
+	first := nextPart(len(f.rec.Parts), f.offset, r.Size, cmp.Or(f.rec.PartSize, s.spec.partSize))
+	if f.reserved, err = s.reserve(ctx, first); err != nil {
+		return nil, have, err
+	}
+	if f.rec.Upload == "" {
 		var note string
 		if note, err = f.begin(ctx, uuid.NewString()); note != "" {
 			have.Note = note
 		}
 	}
-	if err != nil {
-		f.stop(err)
-		s.room.Release(f.reserved)
-		return nil, have, err
-	}
-	f.offset, f.crc = f.rec.end()
-	have.Offset, have.CRC = f.offset, f.crc
-	return f, have, nil
+	return f, have, err
 }
 
 // Write takes p into the part that fills. It waits for a buffer when all are
@@ -121,11 +125,19 @@ func (f *s3File) ready() error {
 	}
 }
 
+// A record is as long as it has parts: that of many is not written for each.
+const (
+	s3NoteEach  = 1000
+	s3NoteEvery = 8
+)
+
 // cut ends the part that fills and has it sent.
 func (f *s3File) cut() {
 	part := s3Part{Size: f.fill, CRC: f.partCRC, Prefix: f.crc}
 	f.rec.Parts = append(f.rec.Parts, part)
-	f.note()
+	if n := len(f.rec.Parts); n <= s3NoteEach || n%s3NoteEvery == 0 {
+		f.note()
+	}
 	b, index := f.part, len(f.rec.Parts)-1
 	f.part = nil
 	f.flying++
@@ -206,9 +218,6 @@ func (f *s3File) Publish(ctx context.Context) (Published, error) {
 	if f.same {
 		f.Discard(false)
 		return p, nil
-	}
-	if err := Failpoint("complete"); err != nil {
-		return Published{}, err
 	}
 	err := f.complete(ctx)
 	if err == nil {
