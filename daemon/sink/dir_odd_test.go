@@ -12,8 +12,10 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -106,6 +108,50 @@ func TestDirKeepsEveryNameInside(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, found, 2, "nothing came beside files and secret")
 	assertContent(t, filepath.Join(above, "secret"), "data")
+}
+
+// Somebody swaps a directory for a link to elsewhere and back, all the time.
+func TestDirUnderSwappedLinks(t *testing.T) {
+	outside := t.TempDir()
+	path := t.TempDir()
+	d, err := sink.OpenDir(path, sink.DirOptions{Fsync: sink.FsyncNever})
+	require.NoError(t, err)
+	defer d.Close()
+	sub, link := filepath.Join(path, "sub"), filepath.Join(path, "link")
+	require.NoError(t, os.Mkdir(sub, 0o777))
+	require.NoError(t, os.Symlink(outside, link))
+	done := make(chan struct{})
+	var swapper sync.WaitGroup
+	swapper.Go(func() {
+		aside := filepath.Join(path, "aside")
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				_ = os.Rename(sub, aside)
+				_ = os.Rename(link, sub)
+				time.Sleep(100 * time.Microsecond) // or the link would hardly ever be met
+				_ = os.Rename(sub, link)
+				_ = os.Rename(aside, sub)
+			}
+		}
+	})
+	published, refused := 0, 0
+	for begun := time.Now(); (published < 20 || refused < 20) && time.Since(begun) < 20*time.Second; {
+		o := offer("sub/f", 4)
+		o.Force = refused%2 == 0
+		if _, err := put(t, d, o, "data"); err == nil {
+			published++
+		} else {
+			refused++
+		}
+	}
+	close(done)
+	swapper.Wait()
+	assert.Empty(t, entries(t, outside))
+	assert.GreaterOrEqual(t, published, 20)
+	assert.GreaterOrEqual(t, refused, 20, "the link was hardly ever met")
 }
 
 func TestDirFollowsALinkInside(t *testing.T) {
