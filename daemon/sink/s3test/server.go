@@ -21,11 +21,8 @@ const (
 	SecretKey = "sbcast-test-secret"
 )
 
-// Missing is why tests are skipped where there is no server to run.
-const Missing = "SKIPPED: there is no versitygw to test against; `make test-s3` builds and runs it"
-
 // Program is the server's: SBCAST_VERSITYGW, or what make test-s3 has built. It
-// is "" when there is none.
+// is "" when there is none: tests are skipped then.
 func Program() string {
 	if path := os.Getenv("SBCAST_VERSITYGW"); path != "" {
 		return path
