@@ -86,7 +86,7 @@ func reader(c *cli.Context) error {
 	s := daemon.NewServer(leaf, opts)
 	modest()
 	limitMemory(mem)
-	return serve(ctx, map[*daemon.Server]net.Listener{s: ln})
+	return serve(ctx, map[service]net.Listener{s: ln})
 }
 
 func fsyncFlag() cli.Flag {

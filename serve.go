@@ -17,7 +17,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/sbcast/sbcast/daemon"
 	"github.com/sbcast/sbcast/protocol"
 )
 
@@ -120,13 +119,18 @@ func window(c *cli.Context, log *slog.Logger) (int64, error) {
 // listen opens a listener and says so on standard error, in one line that
 // scripts can read the address from.
 func listen(errw io.Writer, role, addr, about string) (net.Listener, error) {
+	return listenFor(errw, "listen", role, addr, about)
+}
+
+// listenFor is listen with the flag that takes another address.
+func listenFor(errw io.Writer, flag, role, addr, about string) (net.Listener, error) {
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		var opErr *net.OpError
 		if errors.As(err, &opErr) {
 			err = opErr.Err
 		}
-		return nil, configError(fmt.Errorf("%s: cannot listen on %s: %w; --listen takes another address", role, addr, err))
+		return nil, configError(fmt.Errorf("%s: cannot listen on %s: %w; --%s takes another address", role, addr, err, flag))
 	}
 	fmt.Fprintf(errw, "sbcast %s: listening on %s%s\n", role, ln.Addr(), about)
 	return ln, nil
@@ -143,10 +147,16 @@ func modest() {
 	}
 }
 
+// service is what serve runs: a daemon, or a gateway in front of one.
+type service interface {
+	Serve(ln net.Listener) error
+	Shutdown(ctx context.Context) error
+}
+
 // serve runs servers, each on its listener, until ctx ends. On an interrupt
 // (Ctrl-C) the transfers under way are forgotten, at every daemon below too;
 // on SIGTERM they have drainTimeout, and what they leave can be resumed.
-func serve(ctx context.Context, servers map[*daemon.Server]net.Listener) error {
+func serve(ctx context.Context, servers map[service]net.Listener) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
