@@ -85,6 +85,7 @@ class Transfer {
   part(name) { return this.card.querySelector(`.${name}`); }
 
   wait() {
+    this.cancelled = false;
     this.show("", "waiting");
     this.part("whole").value = 0;
     this.part("rows").replaceChildren();
@@ -109,7 +110,7 @@ class Transfer {
     say(`Sending ${this.file.name}.`);
     const id = newID();
     const events = await this.listen(id);
-    const answer = await this.upload(id);
+    const answer = this.cancelled ? { cancelled: true } : await this.upload(id);
     events?.close();
     this.finish(answer);
   }
@@ -205,6 +206,7 @@ class Transfer {
   }
 
   cancel() {
+    this.cancelled = true;
     const at = queue.indexOf(this);
     if (at >= 0) {
       queue.splice(at, 1);
