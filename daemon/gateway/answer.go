@@ -62,7 +62,7 @@ func failure(err error) answer {
 // client can do something about it, 5xx where the readers are to be looked at.
 func statusOf(c protocol.Code) int {
 	switch c {
-	case protocol.CodeName:
+	case protocol.CodeName, protocol.CodeAborted:
 		return http.StatusBadRequest
 	case protocol.CodeExists, protocol.CodeConflict, protocol.CodeSuperseded, protocol.CodePolicy:
 		return http.StatusConflict

@@ -13,8 +13,15 @@ import (
 	"github.com/sbcast/sbcast/protocol"
 )
 
-// errGone ends a push whose client has hung up before the answer.
-var errGone = protocol.Errorf(protocol.CodeAborted, "the HTTP client went away: %w", protocol.ErrForget)
+// errGone ends a push whose client has hung up before the answer: nobody comes
+// back for it, so the readers are to forget it.
+var errGone goneError
+
+type goneError struct{}
+
+func (goneError) Error() string { return "the HTTP client went away" }
+
+func (goneError) Unwrap() []error { return []error{protocol.ErrForget, context.Canceled} }
 
 // upload is one request with files.
 type upload struct {
