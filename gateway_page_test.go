@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -58,10 +57,11 @@ type page struct {
 }
 
 // openPage starts sbcast dev and opens its page, in a browser of its own.
-func openPage(t *testing.T, args ...string) *page {
+func openPage(t *testing.T) *page {
 	chromium := findChromium(t)
 	p := &page{T: t, dir: t.TempDir()}
-	p.url = "http://" + startDev(t, p.dir, args...) + "/"
+	dev := startDaemon(t, "gateway", "dev", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--dir", p.dir)
+	p.url = "http://" + dev.addr + "/"
 
 	opts := append([]chromedp.ExecAllocatorOption{
 		chromedp.ExecPath(chromium), chromedp.NoSandbox, chromedp.Headless, chromedp.DisableGPU, chromedp.NoFirstRun,
@@ -93,33 +93,6 @@ var quietBrowser = func() (opts []chromedp.ExecAllocatorOption) {
 	}
 	return opts
 }()
-
-// startDev starts sbcast dev with a gateway and returns the gateway's address.
-func startDev(t *testing.T, dir string, args ...string) string {
-	self, err := os.Executable()
-	require.NoError(t, err)
-	bin := filepath.Join(t.TempDir(), "sbcast") // the name makes the test binary be sbcast
-	require.NoError(t, os.Symlink(self, bin))
-	p := &process{name: "dev", done: make(chan struct{})}
-	p.cmd = exec.Command(bin, append([]string{"dev", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--dir", dir}, args...)...)
-	p.cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0 exitcode=99")
-	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
-	require.NoError(t, p.cmd.Start())
-	go func() { _ = p.cmd.Wait(); close(p.done) }()
-	t.Cleanup(func() {
-		_ = p.cmd.Process.Signal(os.Interrupt)
-		code, err := p.code()
-		if err == nil {
-			err = p.sound()
-		}
-		if assert.NoError(t, err) {
-			assert.Equal(t, 130, code)
-		}
-	})
-	match, err := p.await(&p.stderr, regexp.MustCompile(`(?m)^sbcast gateway: listening on ([^\s,]+)`))
-	require.NoError(t, err)
-	return string(match[1])
-}
 
 // hear keeps what the page, or the browser about it, has to complain of.
 func (p *page) hear(event any) {
@@ -306,7 +279,7 @@ func TestPageError(t *testing.T) {
 func TestPageKeyboard(t *testing.T) {
 	p := openPage(t)
 	call(p, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
-		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "dark"}},
+		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "dark"}}, //nolint:misspell // its name in CSS
 	})
 	assert.Equal(t, "rgb(18, 22, 20)", eval[string](p, `getComputedStyle(document.body).backgroundColor`))
 	focus := func() string { return eval[string](p, `document.activeElement.id || document.activeElement.className`) }

@@ -41,7 +41,7 @@ func openForm(h http.Header, b *body) (*form, error) {
 func (f *form) advance() error {
 	part, err := f.parts.NextRawPart() // raw: the content is pushed as it is
 	switch {
-	case err == io.EOF: //nolint:errorlint // wrapped it means that the last boundary never came
+	case err == io.EOF: // wrapped it means that the last boundary never came
 		f.next = nil
 		return f.finish()
 	case err != nil:
