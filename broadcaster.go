@@ -74,7 +74,7 @@ func broadcaster(c *cli.Context) error {
 	modest()
 	fanout.Connect()
 	services := map[service]net.Listener{s: ln}
-	if err := addGateway(c, http, services, s, log); err != nil {
+	if _, err := addGateway(c, http, services, s, log); err != nil {
 		return err
 	}
 	return serve(c.Context, services)

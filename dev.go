@@ -89,10 +89,14 @@ func dev(c *cli.Context) error {
 	}
 	s := daemon.NewServer(fanout, daemon.Options{Agent: agent(), About: "fanout", Window: win, Memory: mem, Log: log.With("daemon", "broadcaster")})
 	servers[s] = ln
-	if err := addGateway(c, http, servers, s, log.With("daemon", "gateway")); err != nil {
+	page, err := addGateway(c, http, servers, s, log.With("daemon", "gateway"))
+	if err != nil {
 		return err
 	}
 	fmt.Fprintf(c.App.ErrWriter, "try it: sbcast push FILE %s\n", ln.Addr())
+	if page != "" {
+		fmt.Fprintf(c.App.ErrWriter, "    or: open http://%s/\n", page)
+	}
 	fanout.Connect()
 	return serve(c.Context, servers)
 }

@@ -74,25 +74,26 @@ func parseHTTP(c *cli.Context, fallback string) (httpAddress, error) {
 	return httpAddress{":" + port, true}, nil
 }
 
-// addGateway adds a gateway in front of s to services, when there is to be one.
-func addGateway(c *cli.Context, at httpAddress, services map[service]net.Listener, s *daemon.Server, log *slog.Logger) error {
+// addGateway adds a gateway in front of s to services, when there is to be one,
+// and returns its address, or "".
+func addGateway(c *cli.Context, at httpAddress, services map[service]net.Listener, s *daemon.Server, log *slog.Logger) (string, error) {
 	if at.addr == "" {
-		return nil
+		return "", nil
 	}
 	ln, err := listenFor(c.App.ErrWriter, "http", "gateway", at.addr, ", a page and /broadcast by HTTP")
 	if err != nil && !at.asked {
 		log.Debug("no HTTP gateway", "error", err)
-		return nil
+		return "", nil
 	}
 	if err != nil {
-		return err
+		return "", err
 	}
 	g := gateway.New(
 		&pusher{client.NewOver("broadcaster", s.Local("gateway"))},
 		gateway.Options{MaxSize: sizeOf(c, "http-max-size"), MaxUploads: c.Int("http-max-uploads"), Stall: timeOf(c, "http-timeout"), Log: log},
 	)
 	services[g] = ln
-	return nil
+	return ln.Addr().String(), nil
 }
 
 // pusher is a client as the gateway needs it.
