@@ -147,8 +147,8 @@ func (g *Gateway) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// enter makes room for an upload, until leave. When there is none, or the
-// Gateway is stopping, it says so.
+// enter takes a slot for an upload, which Shutdown waits for from then on. When
+// there is none, or the Gateway is stopping, it says so.
 func (g *Gateway) enter() error {
 	select {
 	case g.slots <- struct{}{}:
@@ -170,9 +170,4 @@ func (g *Gateway) stopping() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.draining
-}
-
-func (g *Gateway) leave() {
-	<-g.slots
-	g.uploads.Done()
 }

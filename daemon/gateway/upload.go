@@ -42,20 +42,29 @@ func (g *Gateway) upload(w http.ResponseWriter, r *http.Request, files func(*upl
 		failure(err).write(w)
 		return
 	}
-	defer g.leave()
 	u := &upload{g: g, r: r, body: newBody(r.Body, http.NewResponseController(w), g.opts.Stall), begun: time.Now()}
+	if rest := u.serve(w, files); rest {
+		u.body.linger(w)
+	}
+}
+
+// serve does the upload and answers. It reports whether the client may still be
+// sending, who then is no upload any more.
+func (u *upload) serve(w http.ResponseWriter, files func(*upload) ([]answer, error)) (rest bool) {
+	defer u.g.uploads.Done()
 	a := u.run(files)
 	whole := u.body.stop()
 	if !whole {
 		w.Header().Set("Connection", "close")
 	}
 	a.write(w)
-	if !whole && a.Status != http.StatusRequestTimeout {
-		u.body.linger(w)
-	}
+	return !whole && a.Status != http.StatusRequestTimeout
 }
 
+// run does the upload. Its slot is free before the answer is told: who has that
+// may come again.
 func (u *upload) run(files func(*upload) ([]answer, error)) answer {
+	defer func() { <-u.g.slots }()
 	var err error
 	if u.params, err = parseParams(u.r.URL.RawQuery); err != nil {
 		return failure(err)
