@@ -24,14 +24,14 @@ func broadcasterCommand() *cli.Command {
 		Usage: "pass what is pushed on to readers",
 		UsageText: "sbcast broadcaster [flags] --reader HOST[:PORT] ...\n\nA reader may be another broadcaster. NAME=HOST:PORT gives it a name for receipts.\n" +
 			"BROADCASTER_HOST_LIST='HOST:PORT;HOST:PORT' works in place of --reader.",
-		Flags: append([]cli.Flag{
+		Flags: append(append([]cli.Flag{
 			listenFlag(client.DefaultPort, ""),
 			&cli.StringSliceFlag{Name: "reader", Aliases: []string{"r"}, Usage: "`[NAME=]HOST[:PORT]` of a reader; once for each (without a port: " + readerPort + ")"},
 			windowFlag("BROADCASTER_BUFFER_SIZE"),
 			memoryFlag(),
 			&cli.GenericFlag{Name: "stall-timeout", Value: &secondsValue{daemon.DefaultStall}, Usage: "`SECONDS` without progress after which a reader has failed"},
 			&cli.GenericFlag{Name: "lag-timeout", Value: &secondsValue{daemon.DefaultLag}, Usage: "`SECONDS` a slow reader may hold the others up, where --require can do without, before it is fed after them"},
-		}, append(daemonFlags(), logFlags()...)...),
+		}, gatewayFlags("")...), append(daemonFlags(), logFlags()...)...),
 		Action: broadcaster,
 	}
 }
@@ -56,6 +56,10 @@ func broadcaster(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	http, err := parseHTTP(c, "")
+	if err != nil {
+		return err
+	}
 	hops, err := hops(c.StringSlice("reader"), guard.session(win))
 	if err != nil {
 		return err
@@ -73,7 +77,11 @@ func broadcaster(c *cli.Context) error {
 	limitMemory(mem)
 	modest()
 	fanout.Connect()
-	return serve(c.Context, map[*daemon.Server]net.Listener{s: ln})
+	services := map[service]net.Listener{s: ln}
+	if _, err := addGateway(c, guard, http, services, s, log); err != nil {
+		return err
+	}
+	return serve(c.Context, services)
 }
 
 // hops makes the hops to readers, from flags or else from the environment.

@@ -21,14 +21,14 @@ func devCommand() *cli.Command {
 		Name:      "dev",
 		Usage:     "a broadcaster and readers in one process, on loopback, to try it",
 		UsageText: "sbcast dev [--dir DIR] [--readers N]\n\nReader I stores in DIR/reader-I. Push to it with: sbcast push FILE localhost",
-		Flags: append([]cli.Flag{
+		Flags: append(append([]cli.Flag{
 			&cli.StringFlag{Name: "listen", Aliases: []string{"l"}, Value: "127.0.0.1:" + client.DefaultPort, Usage: "`ADDRESS` of the broadcaster"},
 			&cli.StringFlag{Name: "dir", Value: "sbcast-dev", Usage: "`DIR` for the files"},
 			&cli.IntFlag{Name: "readers", Value: 2, Usage: "`NUMBER` of readers"},
 			windowFlag("BROADCASTER_BUFFER_SIZE"),
 			memoryFlag(),
 			fsyncFlag(),
-		}, logFlags()...),
+		}, gatewayFlags(devGateway)...), logFlags()...),
 		Action: dev,
 	}
 }
@@ -50,12 +50,16 @@ func dev(c *cli.Context) error {
 	if n < 1 || n > 1000 || c.NArg() > 0 {
 		return usagef("dev takes --dir and --readers, 1 to 1000")
 	}
+	http, err := parseHTTP(c, devGateway)
+	if err != nil {
+		return err
+	}
 	mem, err := memory(c, int64(n)+1)
 	if err != nil {
 		return err
 	}
 	limitMemory(mem * (int64(n) + 1))
-	servers := map[*daemon.Server]net.Listener{}
+	servers := map[service]net.Listener{}
 	var hops []*daemon.Hop
 	for i := 1; i <= n; i++ {
 		name := "reader-" + strconv.Itoa(i)
@@ -85,7 +89,14 @@ func dev(c *cli.Context) error {
 	}
 	s := daemon.NewServer(fanout, daemon.Options{Agent: agent(), About: "fanout", Window: win, Memory: mem, Log: log.With("daemon", "broadcaster")})
 	servers[s] = ln
+	page, err := addGateway(c, guard{}, http, servers, s, log.With("daemon", "gateway"))
+	if err != nil {
+		return err
+	}
 	fmt.Fprintf(c.App.ErrWriter, "try it: sbcast push FILE %s\n", ln.Addr())
+	if page != "" {
+		fmt.Fprintf(c.App.ErrWriter, "    or: open http://%s/\n", page)
+	}
 	fanout.Connect()
 	return serve(c.Context, servers)
 }

@@ -26,7 +26,8 @@ func TestMain(m *testing.M) {
 // does; besides the commands of testscript it may use:
 //
 //	start NAME sbcast reader|broadcaster|dev ...
-//	                           a daemon in the background; once it listens, $NAME is its address
+//	                           a daemon in the background; once it listens, $NAME is its address,
+//	                           and with --http $NAME_http the URL of its gateway
 //	background NAME [<FILE] CMD...
 //	                           any other command in the background, with FILE as its input
 //	logged NAME REGEXP         wait until the standard error of NAME matches

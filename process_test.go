@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -250,15 +251,33 @@ func cmdStart(ts *testscript.TestScript, args []string) error {
 	if err != nil {
 		return err
 	}
-	host, port, err := net.SplitHostPort(string(match[1]))
+	addr, err := loopback(string(match[1]))
 	if err != nil {
 		return err
+	}
+	ts.Setenv(args[0], addr)
+	if gateway := regexp.MustCompile(`(?m)^sbcast gateway: listening on ([^\s,]+)`); slices.Contains(args, "--http") {
+		if match, err = p.await(&p.stderr, gateway); err != nil {
+			return err
+		}
+		if addr, err = loopback(string(match[1])); err != nil {
+			return err
+		}
+		ts.Setenv(args[0]+"_http", "http://"+addr)
+	}
+	return nil
+}
+
+// loopback is an address that a daemon listens on, as one to connect to.
+func loopback(addr string) (string, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", err
 	}
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"
 	}
-	ts.Setenv(args[0], net.JoinHostPort(host, port))
-	return nil
+	return net.JoinHostPort(host, port), nil
 }
 
 func cmdBackground(ts *testscript.TestScript, args []string) error {

@@ -171,6 +171,11 @@ func (g guard) options(o daemon.Options) daemon.Options {
 // listen opens a listener and says so on standard error, in one line that
 // scripts can read the address from.
 func (g guard) listen(errw io.Writer, role, addr, about string) (net.Listener, error) {
+	return g.listenFor(errw, "listen", role, addr, about)
+}
+
+// listenFor is listen with the flag that takes another address.
+func (g guard) listenFor(errw io.Writer, flag, role, addr, about string) (net.Listener, error) {
 	at, err := g.address(addr)
 	if err != nil {
 		return nil, err
@@ -181,7 +186,7 @@ func (g guard) listen(errw io.Writer, role, addr, about string) (net.Listener, e
 		if errors.As(err, &opErr) {
 			err = opErr.Err
 		}
-		return nil, configError(fmt.Errorf("%s: cannot listen on %s: %w; --listen takes another address", role, at, err))
+		return nil, configError(fmt.Errorf("%s: cannot listen on %s: %w; --%s takes another address", role, at, err, flag))
 	}
 	fmt.Fprintf(errw, "sbcast %s: listening on %s%s\n", role, ln.Addr(), about)
 	switch {

@@ -16,7 +16,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/sbcast/sbcast/daemon"
 	"github.com/sbcast/sbcast/protocol"
 )
 
@@ -127,10 +126,16 @@ func modest() {
 	}
 }
 
+// service is what serve runs: a daemon, or a gateway in front of one.
+type service interface {
+	Serve(ln net.Listener) error
+	Shutdown(ctx context.Context) error
+}
+
 // serve runs servers, each on its listener, until ctx ends. On an interrupt
 // (Ctrl-C) the transfers under way are forgotten, at every daemon below too;
 // on SIGTERM they have drainTimeout, and what they leave can be resumed.
-func serve(ctx context.Context, servers map[*daemon.Server]net.Listener) error {
+func serve(ctx context.Context, servers map[service]net.Listener) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}

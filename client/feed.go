@@ -40,7 +40,7 @@ type feed struct {
 	limit    *rate.Limiter
 
 	r        io.ReadCloser // nil before the first attempt
-	pipe     *pipe         // what reads r when its size is unknown
+	pipe     *pipe         // what reads r when it can be read once
 	hasher   *protocol.Hasher
 	governor *governor
 	offset   int64             // of what comes next
@@ -169,7 +169,7 @@ func (f *feed) keep(c *protocol.Chunk, window int64) {
 func (f *feed) rewind(ctx context.Context, offset int64, crc bool) error {
 	again := f.r != nil
 	if again {
-		if _, once := f.src.(stream); once {
+		if readOnce(f.src) {
 			kept := f.offset
 			if len(f.sent) > 0 {
 				kept = f.sent[0].Offset
@@ -189,7 +189,7 @@ func (f *feed) rewind(ctx context.Context, offset int64, crc bool) error {
 	}
 	f.governor = newGovernor(f.compress, runtime.GOMAXPROCS(0))
 	f.offset, f.end = 0, false
-	if f.size < 0 {
+	if readOnce(f.src) {
 		f.pipe = newPipe(f.r)
 	}
 	return nil
@@ -199,19 +199,22 @@ func (f *feed) rewind(ctx context.Context, offset int64, crc bool) error {
 // have, before offset, is only hashed.
 func (f *feed) next(ctx context.Context, s receiver, offset int64) error {
 	size := f.pace.chunk(time.Now(), f.acked.Load())
-	c := protocol.NewChunk(size)
+	var c *protocol.Chunk
 	var n int
 	var err error
-	if f.size >= 0 {
+	if f.pipe == nil {
+		c = protocol.NewChunk(size)
 		n, err = fill(f.r, c.Buffer()[:size])
 	} else {
 		begun := time.Now()
-		n, err = f.pipe.read(ctx, s.Done(), f.pipeline.wake, c.Buffer()[:size])
+		n, err = f.pipe.await(ctx, s.Done(), f.pipeline.wake)
 		f.waited(begun)
 		if n == 0 && err == nil {
-			c.Release()
 			return s.Err()
 		}
+		n = min(n, size)
+		c = protocol.NewChunk(n) // no larger: a window of them is kept
+		f.pipe.take(c.Buffer()[:n])
 	}
 	at := f.offset
 	f.offset += int64(n)

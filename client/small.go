@@ -18,11 +18,12 @@ type small struct {
 
 // early reads a file that is small enough to go with its offer. It is nil when
 // the content is to wait for the answer: because it is large or of no known
-// size, because the answer is all that is wanted, because the rate is limited,
-// or because an attempt has failed and the readers may have what they need.
+// size, because it may be long in coming, because the answer is all that is
+// wanted, because the rate is limited, or because an attempt has failed and the
+// readers may have what they need.
 func (p *push) early(ctx context.Context) *small {
 	size := p.offer.Size
-	if size < 0 || size > protocol.MaxEarly || size > int64(p.feed.pace.least) || p.offer.Attempt > 1 || p.opts.DryRun || p.feed.limit != nil {
+	if size < 0 || size > protocol.MaxEarly || size > int64(p.feed.pace.least) || p.offer.Attempt > 1 || p.opts.DryRun || p.feed.limit != nil || readOnce(p.src) {
 		return nil
 	}
 	s := &small{}

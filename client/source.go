@@ -134,15 +134,27 @@ func withoutOp(err error) error {
 type stream struct {
 	r    io.Reader
 	name string
+	size int64
 }
 
 // Stream is content of unknown size that can be read once, such as standard input.
-func Stream(r io.Reader, name string) Source { return stream{r, name} }
+func Stream(r io.Reader, name string) Source { return SizedStream(r, name, -1) }
+
+// SizedStream is content of size bytes, -1 when that is not known, that can be
+// read once, such as the body of a request.
+func SizedStream(r io.Reader, name string, size int64) Source { return stream{r, name, size} }
 
 func (s stream) Name() string { return s.name }
 
-func (s stream) Stat() (Stat, error) { return Stat{Size: -1, MTime: time.Now()}, nil }
+func (s stream) Stat() (Stat, error) { return Stat{Size: s.size, MTime: time.Now()}, nil }
 
 func (s stream) Fingerprint() (string, error) { return "", nil }
 
 func (s stream) Open(context.Context) (io.ReadCloser, error) { return io.NopCloser(s.r), nil }
+
+// readOnce reports whether src cannot be read again. Such a source may keep
+// whoever reads it waiting.
+func readOnce(src Source) bool {
+	_, once := src.(stream)
+	return once
+}

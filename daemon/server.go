@@ -63,7 +63,8 @@ type Server struct {
 	draining  bool
 	listeners map[net.Listener]struct{}
 	sessions  map[*protocol.Session]struct{}
-	running   map[string]*running // by transfer id
+	locals    map[protocol.Stream]struct{} // see Local
+	running   map[string]*running          // by transfer id
 	transfers sync.WaitGroup
 }
 
@@ -89,6 +90,7 @@ func NewServer(sink protocol.Sink, opts Options) *Server {
 		sink: sink, opts: opts, begun: time.Now(), rules: newRuled(opts.Rules),
 		listeners: map[net.Listener]struct{}{},
 		sessions:  map[*protocol.Session]struct{}{},
+		locals:    map[protocol.Stream]struct{}{},
 		running:   map[string]*running{},
 	}
 	if opts.Memory > 0 {
@@ -176,6 +178,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	for sess := range s.sessions {
 		go sess.Close() // serveConn waits for it
+	}
+	for stream := range s.locals {
+		stream.Close()
 	}
 	s.mu.Unlock()
 	s.work.Wait()
