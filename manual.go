@@ -17,7 +17,7 @@ import (
 // itself what may come next.
 const askForWords = "--generate-bash-completion"
 
-//go:embed scripts/completions
+//go:embed scripts/completions/*
 var completions embed.FS
 
 // shells are those that sbcast completes words in, and the files with how.

@@ -23,7 +23,7 @@ import (
 
 // socketNames say which socket of systemd a role listens on in place of its
 // own: FileDescriptorName= of the socket unit. Other roles take none.
-var socketNames = map[string]string{"broadcaster": "sbcast", "reader": "sbcast"}
+var socketNames = map[string]string{"broadcaster": "sbcast", "reader": "sbcast", "gateway": "http"}
 
 // passed are the sockets that systemd opened for this process and that nobody
 // has taken. Commands take them while they start, one after the other.
@@ -60,7 +60,7 @@ func takeSocket(role string) (net.Listener, error) {
 // peers would wait for an answer for ever.
 func refuseSockets() error {
 	for f := range passed() {
-		return configError(fmt.Errorf("systemd passed a socket called %q, which nobody here listens on; FileDescriptorName= in the socket unit says what it is for: sbcast, once", f.Name()))
+		return configError(fmt.Errorf("systemd passed a socket called %q, which nobody here listens on; FileDescriptorName= in the socket unit says what it is for: sbcast or http, each once", f.Name()))
 	}
 	return nil
 }
