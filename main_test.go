@@ -40,6 +40,10 @@ func TestMain(m *testing.M) {
 //	                           /etc, /run and /var are below the script's directory
 //	told NAME REGEXP           wait until what NAME has told systemd matches
 //	reload NAME                run the unit's ExecReload
+//	compose SERVICE            start a service of docker-compose.yml, on a free port, with
+//	                           its volumes below the script's directory; $SERVICE is its address
+//	healthy SERVICE            run its healthcheck
+//	picky SERVICE              demand that it refuses a bad value of each of its variables
 //	exits CODE [<FILE] CMD...  run a command, demand the exit code
 //	complains REGEXP...        stderr is one line, of sbcast, that matches them all
 //	eventually CMD...          try a command or one of the checks below until it succeeds
@@ -81,6 +85,9 @@ func TestScripts(t *testing.T) {
 			"unit":       always(cmdUnit),
 			"told":       always(cmdTold),
 			"reload":     always(cmdReload),
+			"compose":    always(cmdCompose),
+			"healthy":    always(cmdHealthy),
+			"picky":      always(cmdPicky),
 			"exits":      always(cmdExits),
 			"complains":  always(cmdComplains),
 			"eventually": always(cmdEventually),
