@@ -27,14 +27,14 @@ import (
 // have: 0 is a service that can do nothing, 10 one that can do all.
 const maxExposure = 1.5
 
-// analyze runs systemd-analyze, which must like what it sees.
-func analyze(t *testing.T, args ...string) string {
+// judge runs systemd-analyze, which must like what it sees.
+func judge(t *testing.T, args ...string) string {
 	t.Helper()
 	if _, err := exec.LookPath("systemd-analyze"); err != nil {
 		t.Skip("SKIPPED: there is no systemd-analyze, so nobody has looked at the units (apt-get install systemd)")
 	}
 	cmd := exec.Command("systemd-analyze", args...)
-	cmd.Env = append(os.Environ(), "LC_ALL=C", "SYSTEMD_COLORS=0", "SYSTEMD_PAGER=", "GORACE=")
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "SYSTEMD_PAGER=", "GORACE=")
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	return string(out)
@@ -62,14 +62,14 @@ func TestUnitsVerify(t *testing.T) {
 		require.NoError(t, os.WriteFile(file, []byte(strings.ReplaceAll(string(b), "/usr/bin/sbcast", bin)), 0o644))
 		copies = append(copies, file)
 	}
-	out := analyze(t, append([]string{"verify", "--man=no"}, copies...)...)
+	out := judge(t, append([]string{"verify", "--man=no"}, copies...)...)
 	assert.NotContains(t, out, "sbcast")
 }
 
 func TestUnitsExposure(t *testing.T) {
 	exposure := regexp.MustCompile(`Overall exposure level for \S+: ([0-9.]+)`)
 	for _, path := range unitNames(t, "service", 2) {
-		match := exposure.FindStringSubmatch(analyze(t, "security", "--offline=yes", "--no-pager", path))
+		match := exposure.FindStringSubmatch(judge(t, "security", "--offline=yes", "--no-pager", path))
 		require.NotNil(t, match)
 		score, err := strconv.ParseFloat(match[1], 64)
 		require.NoError(t, err)
