@@ -19,8 +19,8 @@ import (
 // composeFile is found before a script changes the directory.
 var composeFile, _ = filepath.Abs("docker-compose.yml")
 
-// service is what the tests need to know of a service.
-type service struct {
+// composed is what the tests need to know of a service.
+type composed struct {
 	Command     []string
 	Environment map[string]string
 	Volumes     []string
@@ -28,7 +28,7 @@ type service struct {
 }
 
 // serviceOf reads the service that args, one name, say.
-func serviceOf(args []string) (*service, error) {
+func serviceOf(args []string) (*composed, error) {
 	if len(args) != 1 {
 		return nil, errors.New("usage: compose|healthy|picky SERVICE")
 	}
@@ -36,7 +36,7 @@ func serviceOf(args []string) (*service, error) {
 	if err != nil {
 		return nil, err
 	}
-	var file struct{ Services map[string]*service }
+	var file struct{ Services map[string]*composed }
 	if err := yaml.Unmarshal(b, &file); err != nil {
 		return nil, err
 	}
@@ -48,7 +48,7 @@ func serviceOf(args []string) (*service, error) {
 }
 
 // argv is the command line of the service, with its volume below the script's directory.
-func (s *service) argv(ts *testscript.TestScript) []string {
+func (s *composed) argv(ts *testscript.TestScript) []string {
 	argv := append([]string{"sbcast"}, s.Command...)
 	for _, v := range s.Volumes {
 		volume, path, _ := strings.Cut(v, ":")

@@ -18,7 +18,7 @@ import (
 	"github.com/coreos/go-systemd/v22/activation"
 	sd "github.com/coreos/go-systemd/v22/daemon"
 
-	"github.com/sbcast/sbcast/daemon"
+	"github.com/sbcast/sbcast/protocol"
 )
 
 // socketNames say which socket of systemd a role listens on in place of its
@@ -35,25 +35,29 @@ var passed = sync.OnceValue(func() map[*os.File]struct{} {
 	return all
 })
 
-// takeSocket returns the socket that systemd opened for role, nil if none.
+// findSocket returns what systemd opened for role to listen on, nil if nothing.
+func findSocket(role string) *os.File {
+	for f := range passed() {
+		if f.Name() == socketNames[role] {
+			return f
+		}
+	}
+	return nil
+}
+
+// takeSocket returns the listener that systemd opened for role, nil if none.
 func takeSocket(role string) (net.Listener, error) {
-	name, ok := socketNames[role]
-	if !ok {
+	f := findSocket(role)
+	if f == nil {
 		return nil, nil
 	}
-	for f := range passed() {
-		if f.Name() != name {
-			continue
-		}
-		delete(passed(), f)
-		defer f.Close() // the listener has a copy
-		ln, err := net.FileListener(f)
-		if err != nil {
-			return nil, fmt.Errorf("%s: cannot listen on the socket %q from systemd: %w; the socket unit needs a ListenStream=", role, name, err)
-		}
-		return ln, nil
+	delete(passed(), f)
+	defer f.Close() // the listener has a copy
+	ln, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: cannot listen on the socket %q from systemd: %w; the socket unit needs a ListenStream=", role, f.Name(), err)
 	}
-	return nil, nil
+	return ln, nil
 }
 
 // refuseSockets names a socket that systemd opened and that nobody took: its
@@ -69,10 +73,13 @@ func refuseSockets() error {
 // where the watchdog does not want to hear more often.
 const statusEvery = 10 * time.Second
 
+// worker is a service that says what it is doing: a daemon.
+type worker interface{ Status() *protocol.Status }
+
 // supervisor answers to whoever started the daemon: it tells systemd that the
 // daemon is ready, alive, stopping, and reloads on SIGHUP.
 type supervisor struct {
-	servers  []*daemon.Server
+	servers  []worker
 	doors    []*door
 	reload   []func()
 	managed  bool          // somebody listens: NOTIFY_SOCKET is set
@@ -96,9 +103,12 @@ func newSupervisor(reload []func()) (*supervisor, error) {
 
 // watch makes s, which is to be served on the listener it returns, one of
 // those looked after. It must not be called once run is.
-func (v *supervisor) watch(s *daemon.Server, ln net.Listener) net.Listener {
+func (v *supervisor) watch(s any, ln net.Listener) net.Listener {
+	if w, ok := s.(worker); ok {
+		v.servers = append(v.servers, w)
+	}
 	d := &door{Listener: ln, begun: time.Now()}
-	v.servers, v.doors = append(v.servers, s), append(v.doors, d)
+	v.doors = append(v.doors, d)
 	return d
 }
 
