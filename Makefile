@@ -3,6 +3,8 @@
 # make test-s3 the S3 sink with a real server, which is built once; part of CI
 # make bench   sbcast beside a bare TCP loop, mbuffer and piping-server
 # make scale   what a broadcaster with 1 to 1,000 readers, or pushes at once, takes
+# make install binary, systemd units, man page and completions; PREFIX and DESTDIR say where
+# make dist    what a release is made of: archives, packages, checksums
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null | sed 's/^v//')
 LDFLAGS  = -s -w -X main.version=$(VERSION)
@@ -17,12 +19,18 @@ BENCHFLAGS   ?=
 SCALEFLAGS   ?=
 LATENCYFLAGS ?=
 
-.PHONY: all build demo test test-s3 vet lint race fuzz crash bench scale latency microbench memory cross clean
+# Where make install puts things. The units read /etc/sbcast whatever PREFIX is.
+BIN        ?= bin/sbcast
+PREFIX     ?= /usr/local
+SYSCONFDIR ?= /etc
+DESTDIR    ?=
+
+.PHONY: all build demo test test-s3 vet lint race fuzz crash bench scale latency microbench memory cross install dist run_docker clean
 
 all: build
 
 build: ## a static binary in bin/
-	$(BUILD) -o bin/sbcast .
+	$(BUILD) -o $(BIN) .
 
 demo: build ## broadcaster and readers on loopback, a real file pushed, digests compared
 	scripts/demo.sh bin/sbcast
@@ -76,6 +84,16 @@ memory: build ## the broadcaster's peak memory does not grow with the file, nor 
 cross: ## the systems that releases are built for
 	for os in linux darwin windows; do for arch in amd64 arm64; do \
 		GOOS=$$os GOARCH=$$arch CGO_ENABLED=0 $(GO) build -o /dev/null . || exit 1; done; done
+
+install: build ## PREFIX=/usr/local, DESTDIR=; keeps the options in /etc/sbcast
+	scripts/install.sh $(BIN) '$(DESTDIR)' '$(PREFIX)' '$(SYSCONFDIR)'
+
+dist: ## archives, .deb, .rpm and SHA256SUMS in dist/, the same from the same commit; VERSION=1.2.3 names them
+	GO=$(GO) VERSION='$(VERSION)' scripts/dist.sh
+
+run_docker: ## a broadcaster and two readers in containers; then: bin/sbcast push FILE localhost
+	@docker compose version >/dev/null 2>&1 || { echo "run_docker: needs Docker with its compose plugin"; exit 1; }
+	VERSION='$(VERSION)' docker compose up --build
 
 clean:
 	rm -rf bin dist

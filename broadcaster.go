@@ -81,7 +81,7 @@ func broadcaster(c *cli.Context) error {
 	if _, err := addGateway(c, guard, http, services, s, log); err != nil {
 		return err
 	}
-	return serve(c.Context, services)
+	return serve(c.Context, services, guard.reloads()...)
 }
 
 // hops makes the hops to readers, from flags or else from the environment.

@@ -65,6 +65,8 @@ func parseHTTP(c *cli.Context, fallback string) (httpAddress, error) {
 			return httpAddress{}, usagef("--http: %q is not [HOST]:PORT, or off", addr)
 		}
 		return httpAddress{addr, true}, nil
+	case findSocket("gateway") != nil: // in place of any address
+		return httpAddress{":0", true}, nil
 	case port == "":
 		return httpAddress{addr: fallback}, nil
 	}

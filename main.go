@@ -42,6 +42,9 @@ func versionString() string {
 // run is main with its arguments and without the exit.
 func run(args []string) int {
 	app := newApp()
+	if completing(args) {
+		return report(os.Stderr, complete(app, args))
+	}
 	if err := noCommand(app, args[1:]); err != nil {
 		return report(os.Stderr, err)
 	}
@@ -52,19 +55,20 @@ func run(args []string) int {
 
 func newApp() *cli.App {
 	app := &cli.App{
-		Name:            "sbcast",
-		Usage:           "send one file to many places at once",
-		UsageText:       "sbcast COMMAND [flags] [arguments]\n\n   sbcast push FILE... HOST     send files to all readers of a broadcaster\n   sbcast dev                   a broadcaster and two readers to try it with",
-		Version:         versionString(),
-		HideVersion:     true, // there is a command for it, and -v is push's
-		HideHelpCommand: true,
-		Writer:          os.Stdout,
-		ErrWriter:       os.Stderr,
-		ExitErrHandler:  func(*cli.Context, error) {}, // report does it
-		OnUsageError:    usageError,
+		Name:                 "sbcast",
+		Usage:                "send one file to many places at once",
+		UsageText:            "sbcast COMMAND [flags] [arguments]\n\n   sbcast push FILE... HOST     send files to all readers of a broadcaster\n   sbcast dev                   a broadcaster and two readers to try it with",
+		Version:              versionString(),
+		HideVersion:          true, // there is a command for it, and -v is push's
+		HideHelpCommand:      true,
+		EnableBashCompletion: true,
+		Writer:               os.Stdout,
+		ErrWriter:            os.Stderr,
+		ExitErrHandler:       func(*cli.Context, error) {}, // report does it
+		OnUsageError:         usageError,
 		Commands: []*cli.Command{
 			pushCommand(), broadcasterCommand(), readerCommand(), devCommand(),
-			statusCommand(), ncCommand(), caCommand(), versionCommand(),
+			statusCommand(), ncCommand(), caCommand(), versionCommand(), manCommand(), completionCommand(),
 		},
 	}
 	for _, c := range app.Commands {

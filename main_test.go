@@ -31,10 +31,20 @@ func TestMain(m *testing.M) {
 //	background NAME [<FILE] CMD...
 //	                           any other command in the background, with FILE as its input
 //	logged NAME REGEXP         wait until the standard error of NAME matches
-//	signal NAME INT|TERM|KILL  send the signal
+//	signal NAME INT|TERM|HUP|KILL
+//	                           send the signal
 //	ends NAME CODE             wait until NAME has ended, demand the exit code; stdout
 //	                           and stderr are then those of NAME
 //	end NAME SIGNAL [CODE]     both
+//	unit NAME UNIT [SOCKET...] start a service of scripts/systemd as systemd does, with
+//	                           the sockets open, their addresses in $NAME or $NAME_http;
+//	                           /etc, /run and /var are below the script's directory
+//	told NAME REGEXP           wait until what NAME has told systemd matches
+//	reload NAME                run the unit's ExecReload
+//	compose SERVICE            start a service of docker-compose.yml, on a free port, with
+//	                           its volumes below the script's directory; $SERVICE is its address
+//	healthy SERVICE            run its healthcheck
+//	picky SERVICE              demand that it refuses a bad value of each of its variables
 //	exits CODE [<FILE] CMD...  run a command, demand the exit code
 //	complains REGEXP...        stderr is one line, of sbcast, that matches them all
 //	eventually CMD...          try a command or one of the checks below until it succeeds
@@ -78,6 +88,12 @@ func TestScripts(t *testing.T) {
 			"signal":     always(cmdSignal),
 			"end":        always(cmdEnd),
 			"ends":       always(cmdEnds),
+			"unit":       always(cmdUnit),
+			"told":       always(cmdTold),
+			"reload":     always(cmdReload),
+			"compose":    always(cmdCompose),
+			"healthy":    always(cmdHealthy),
+			"picky":      always(cmdPicky),
 			"exits":      always(cmdExits),
 			"complains":  always(cmdComplains),
 			"eventually": always(cmdEventually),

@@ -54,11 +54,13 @@ type process struct {
 	cmd    *exec.Cmd
 	stdout output
 	stderr output
+	notes  output        // what it told systemd, where a script plays that
+	unit   unitFile      // what it is of, then
 	done   chan struct{} // closed when it has ended
 }
 
-// launch starts a process: [<FILE] CMD [ARG...].
-func launch(ts *testscript.TestScript, name string, argv []string) (*process, error) {
+// launch starts a process, [<FILE] CMD [ARG...], that it lets prepare change.
+func launch(ts *testscript.TestScript, name string, argv []string, prepare ...func(*process)) (*process, error) {
 	stdin := ""
 	if len(argv) > 0 && strings.HasPrefix(argv[0], "<") {
 		stdin, argv = argv[0][1:], argv[1:]
@@ -86,6 +88,9 @@ func launch(ts *testscript.TestScript, name string, argv []string) (*process, er
 		defer f.Close()
 		p.cmd.Stdin = f
 	}
+	for _, f := range prepare {
+		f(p)
+	}
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -97,12 +102,12 @@ func launch(ts *testscript.TestScript, name string, argv []string) (*process, er
 }
 
 // inBackground starts a process that goes on until the script ends it.
-func inBackground(ts *testscript.TestScript, name string, argv []string) (*process, error) {
+func inBackground(ts *testscript.TestScript, name string, argv []string, prepare ...func(*process)) (*process, error) {
 	ps := ts.Value(processesKey{}).(*processes)
 	if ps.running[name] != nil {
 		return nil, fmt.Errorf("%s is running already", name)
 	}
-	p, err := launch(ts, name, argv)
+	p, err := launch(ts, name, argv, prepare...)
 	if err == nil {
 		ps.running[name] = p
 	}
@@ -306,13 +311,13 @@ func cmdLogged(ts *testscript.TestScript, args []string) error {
 
 func cmdSignal(ts *testscript.TestScript, args []string) error {
 	if len(args) != 2 {
-		return errors.New("usage: signal NAME INT|TERM|KILL")
+		return errors.New("usage: signal NAME INT|TERM|HUP|KILL")
 	}
 	p, err := find(ts, args[0])
 	if err != nil {
 		return err
 	}
-	sig, ok := map[string]os.Signal{"INT": os.Interrupt, "TERM": syscall.SIGTERM, "KILL": os.Kill}[args[1]]
+	sig, ok := map[string]os.Signal{"INT": os.Interrupt, "TERM": syscall.SIGTERM, "HUP": syscall.SIGHUP, "KILL": os.Kill}[args[1]]
 	if !ok {
 		return fmt.Errorf("unknown signal %s", args[1])
 	}
@@ -333,7 +338,7 @@ func cmdEnds(ts *testscript.TestScript, args []string) error {
 
 func cmdEnd(ts *testscript.TestScript, args []string) error {
 	if len(args) < 2 || len(args) > 3 {
-		return errors.New("usage: end NAME INT|TERM|KILL [CODE]")
+		return errors.New("usage: end NAME INT|TERM|HUP|KILL [CODE]")
 	}
 	if err := cmdSignal(ts, args[:2]); err != nil {
 		return err

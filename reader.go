@@ -98,7 +98,7 @@ func reader(c *cli.Context) error {
 		mem += b.Buffers()
 	}
 	limitMemory(mem)
-	return serve(ctx, map[service]net.Listener{s: ln})
+	return serve(ctx, map[service]net.Listener{s: ln}, guard.reloads()...)
 }
 
 func fsyncFlag() cli.Flag {

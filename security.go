@@ -128,14 +128,15 @@ func (g guard) knows() bool {
 	return g.tokens != nil || g.identity != nil && g.identity.Takes()
 }
 
-// reload reads all files again.
-func (g guard) reload() {
+// reloads are what SIGHUP does: all files are read again.
+func (g guard) reloads() (all []func()) {
 	if g.identity != nil {
-		g.identity.Reload()
+		all = append(all, g.identity.Reload)
 	}
 	if g.tokens != nil {
-		g.tokens.Reload()
+		all = append(all, g.tokens.Reload)
 	}
+	return all
 }
 
 // session is how the daemon dials those below it.
@@ -168,32 +169,50 @@ func (g guard) options(o daemon.Options) daemon.Options {
 	return o
 }
 
-// listen opens a listener and says so on standard error, in one line that
-// scripts can read the address from.
+// listen opens a listener, or takes the one that systemd opened in place of
+// addr, and says so on standard error, in one line that scripts can read the
+// address from.
 func (g guard) listen(errw io.Writer, role, addr, about string) (net.Listener, error) {
 	return g.listenFor(errw, "listen", role, addr, about)
 }
 
 // listenFor is listen with the flag that takes another address.
 func (g guard) listenFor(errw io.Writer, flag, role, addr, about string) (net.Listener, error) {
-	at, err := g.address(addr)
+	ln, err := takeSocket(role)
+	if err != nil {
+		return nil, configError(err)
+	}
+	narrowed := false
+	if ln == nil {
+		ln, narrowed, err = g.open(flag, role, addr)
+	} else if _, ok := ln.Addr().(*net.TCPAddr); ok {
+		_, err = g.address(ln.Addr().String())
+	}
 	if err != nil {
 		return nil, err
-	}
-	ln, err := net.Listen("tcp", at)
-	if err != nil {
-		var opErr *net.OpError
-		if errors.As(err, &opErr) {
-			err = opErr.Err
-		}
-		return nil, configError(fmt.Errorf("%s: cannot listen on %s: %w; --%s takes another address", role, at, err, flag))
 	}
 	fmt.Fprintf(errw, "sbcast %s: listening on %s%s\n", role, ln.Addr(), about)
 	switch {
 	case g.insecure && !g.knows():
 		fmt.Fprintf(errw, "sbcast %s: --insecure: anybody who can connect can push\n", role)
-	case at != addr:
+	case narrowed:
 		fmt.Fprintf(errw, "sbcast %s: nothing says who may push, so only this machine can connect: sbcast ca makes certificates, --insecure lets anybody\n", role)
 	}
 	return ln, nil
+}
+
+// open opens a listener on addr, or on as much of it as g allows.
+func (g guard) open(flag, role, addr string) (ln net.Listener, narrowed bool, err error) {
+	at, err := g.address(addr)
+	if err != nil {
+		return nil, false, err
+	}
+	if ln, err = net.Listen("tcp", at); err != nil {
+		var opErr *net.OpError
+		if errors.As(err, &opErr) {
+			err = opErr.Err
+		}
+		return nil, false, configError(fmt.Errorf("%s: cannot listen on %s: %w; --%s takes another address", role, at, err, flag))
+	}
+	return ln, at != addr, nil
 }

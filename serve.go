@@ -135,25 +135,38 @@ type service interface {
 // serve runs servers, each on its listener, until ctx ends. On an interrupt
 // (Ctrl-C) the transfers under way are forgotten, at every daemon below too;
 // on SIGTERM they have drainTimeout, and what they leave can be resumed.
-func serve(ctx context.Context, servers map[service]net.Listener) error {
+// SIGHUP calls reload (newSupervisor says what is expected of it).
+func serve(ctx context.Context, servers map[service]net.Listener, reload ...func()) error {
+	if err := refuseSockets(); err != nil {
+		return err
+	}
+	super, err := newSupervisor(reload)
+	if err != nil {
+		return err
+	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
 	failed := make(chan error, len(servers))
 	var serving sync.WaitGroup
 	for s, ln := range servers {
+		ln = super.watch(s, ln)
 		serving.Go(func() {
 			if err := s.Serve(ln); err != nil {
 				failed <- err
 			}
 		})
 	}
-	var err error
+	up, stopping := context.WithCancel(context.Background())
+	var supervising sync.WaitGroup
+	supervising.Go(func() { super.run(up) })
 	select {
 	case <-ctx.Done():
 		err = context.Cause(ctx)
 	case err = <-failed:
 	}
+	stopping()
+	supervising.Wait()
 	drain, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
 	var sig *signalError
@@ -162,11 +175,11 @@ func serve(ctx context.Context, servers map[service]net.Listener) error {
 		interrupt(protocol.ErrInterrupted)
 		drain = now
 	}
-	var stopping sync.WaitGroup
+	var ending sync.WaitGroup
 	for s := range servers {
-		stopping.Go(func() { _ = s.Shutdown(drain) })
+		ending.Go(func() { _ = s.Shutdown(drain) })
 	}
-	stopping.Wait()
+	ending.Wait()
 	serving.Wait()
 	if errors.As(err, &sig) {
 		return &exitError{code: sig.code()} // asked for: nothing to print
