@@ -84,10 +84,12 @@ type Options struct {
 	PartTTL time.Duration // see DirOptions
 	Fsync   Fsync         // see DirOptions
 	State   string        // directory for notes of uploads under way; "" keeps none
+	HTTP    HTTPOptions
+	YouTube YouTubeOptions
 }
 
-// Open opens the store that spec describes: dir:PATH, exec:COMMAND, discard:
-// or - for standard output.
+// Open opens the store that spec describes: dir:PATH, http://HOST/PATH,
+// https://HOST/PATH, youtube:, exec:COMMAND, discard: or - for standard output.
 func Open(spec string, opts Options) (Store, error) {
 	kind, rest, _ := strings.Cut(spec, ":")
 	switch {
@@ -97,10 +99,14 @@ func Open(spec string, opts Options) (Store, error) {
 		return discard{}, nil
 	case kind == "exec":
 		return newCommand(rest)
+	case kind == "http", kind == "https":
+		return openHTTP(spec, opts.HTTP, opts.State)
+	case kind == "youtube":
+		return openYouTube(rest, opts.YouTube, opts.State)
 	case kind == "dir":
 		return OpenDir(rest, DirOptions{PartTTL: opts.PartTTL, Fsync: opts.Fsync})
 	default:
-		return nil, fmt.Errorf("unknown sink %q: want dir:PATH, exec:COMMAND, discard: or -", spec)
+		return nil, fmt.Errorf("unknown sink %q: want dir:PATH, https://HOST/PATH, youtube:, exec:COMMAND, discard: or -", spec)
 	}
 }
 
