@@ -66,8 +66,8 @@ func (f *feed) send(ctx context.Context, s receiver, a *protocol.Accept, sent fu
 	f.acked.Store(offset)
 	fits := f.pace.most <= a.MaxChunk
 	f.pace.begin(a.MaxChunk, offset)
-	if f.r == nil || offset < f.offset && (!fits || !f.keeps(offset)) {
-		if err := f.rewind(ctx, offset); err != nil {
+	if f.r == nil || offset < f.offset && (!fits || !f.keeps(offset)) || f.misses(a) {
+		if err := f.rewind(ctx, offset, a.CRC); err != nil {
 			return err
 		}
 	}
@@ -140,6 +140,13 @@ func (f *feed) forward(ctx context.Context, s receiver, window int64, sent func(
 // waited notes that the source, or the limit, was waited for since begun.
 func (f *feed) waited(begun time.Time) { f.idle += time.Since(begun) }
 
+// misses reports whether a wants a CRC that was not computed, and could be: a
+// reader that needs one has come late.
+func (f *feed) misses(a *protocol.Accept) bool {
+	_, once := f.src.(stream)
+	return a.CRC && f.hasher.CRC() == nil && !once
+}
+
 // keeps reports whether what was sent from offset on is at hand.
 func (f *feed) keeps(offset int64) bool {
 	return len(f.sent) > 0 && offset >= f.sent[0].Offset
@@ -159,7 +166,7 @@ func (f *feed) keep(c *protocol.Chunk, window int64) {
 }
 
 // rewind begins at the beginning.
-func (f *feed) rewind(ctx context.Context, offset int64) error {
+func (f *feed) rewind(ctx context.Context, offset int64, crc bool) error {
 	again := f.r != nil
 	if again {
 		if _, once := f.src.(stream); once {
@@ -177,6 +184,9 @@ func (f *feed) rewind(ctx context.Context, offset int64) error {
 		return err
 	}
 	f.hasher = protocol.NewHasher(f.alg)
+	if crc {
+		f.hasher.AddCRC(0)
+	}
 	f.governor = newGovernor(f.compress, runtime.GOMAXPROCS(0))
 	f.offset, f.end = 0, false
 	if f.size < 0 {
@@ -256,6 +266,11 @@ func fill(r io.Reader, b []byte) (n int, err error) {
 
 func (f *feed) changed(format string, args ...any) error {
 	return &InputError{Err: fmt.Errorf("%s changed while it was being read: %s", f.src.Name(), fmt.Sprintf(format, args...))}
+}
+
+// finish is the end of what was sent.
+func (f *feed) finish() *protocol.Finish {
+	return &protocol.Finish{Size: f.offset, Digest: f.hasher.Digest(), CRC: f.hasher.CRC()}
 }
 
 // close closes the source and lets go of what is kept.

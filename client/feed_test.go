@@ -188,6 +188,43 @@ func TestFeedRewinds(t *testing.T) {
 	assert.Equal(t, digestOf(protocol.DigestSHA256, content), f.hasher.Digest())
 }
 
+// A reader that can check by CRC32C alone comes in a later attempt: a source
+// that can be read again is, though what the readers want is kept.
+func TestFeedSumsForWhoAsksLate(t *testing.T) {
+	content := mixed(20 * testChunk)
+	want := protocol.NewHasher(protocol.DigestNone)
+	want.AddCRC(0)
+	_, _ = want.Write(content)
+	for _, once := range []bool{false, true} {
+		opened := 0
+		f := &feed{src: inMemory{content: content, opened: &opened}, size: int64(len(content)), pace: newPace(testChunk), alg: protocol.DigestXXH128}
+		if once {
+			f.src = Stream(bytes.NewReader(content), "f")
+		}
+		k := newTaker(f, nil)
+		k.fail = 10
+		require.ErrorIs(t, f.send(t.Context(), k, accepted(0), func(int) {}), errCut)
+		assert.Nil(t, f.finish().CRC)
+		have := int64(len(k.content))
+		for range 2 { // the second finds it summed
+			k = newTaker(f, content[:have])
+			a := accepted(have)
+			a.CRC = true
+			require.NoError(t, f.send(t.Context(), k, a, func(int) {}))
+			assert.True(t, bytes.Equal(content, k.content))
+			assert.Equal(t, digestOf(protocol.DigestXXH128, content), f.finish().Digest)
+			have = int64(len(content))
+		}
+		if once {
+			assert.Nil(t, f.finish().CRC, "its beginning is gone")
+		} else {
+			assert.Equal(t, want.CRC(), f.finish().CRC)
+			assert.Equal(t, 2, opened)
+		}
+		f.close()
+	}
+}
+
 // What is kept after an end is a window and what the pipeline held, no more.
 func TestFeedKeepsAWindow(t *testing.T) {
 	content := mixed(200 * testChunk)

@@ -234,7 +234,7 @@ func (p *push) transfer(ctx context.Context) ([]Receipt, error) {
 		if err := p.feed.send(ctx, p.sender, accept, p.board.sent); err != nil {
 			return nil, err
 		}
-		finish.Size, finish.Digest = p.feed.offset, p.feed.hasher.Digest()
+		finish = p.feed.finish()
 	}
 	ready, err := p.sender.Finish(ctx, finish)
 	if err != nil {

@@ -26,9 +26,9 @@ func (p *push) early(ctx context.Context) *small {
 		return nil
 	}
 	s := &small{}
-	room := &protocol.Accept{Window: protocol.DefaultWindow, MaxChunk: protocol.MaxEarly}
+	room := &protocol.Accept{Window: protocol.DefaultWindow, MaxChunk: protocol.MaxEarly, CRC: true}
 	if s.err = p.feed.send(ctx, s, room, func(int) {}); s.err == nil {
-		s.finish = &protocol.Finish{Size: p.feed.offset, Digest: p.feed.hasher.Digest()}
+		s.finish = p.feed.finish()
 	}
 	return s
 }

@@ -242,6 +242,7 @@ func (t *spread) accept() (*protocol.Accept, error) {
 		}
 		a.Window = min(a.Window, l.accept.Window)
 		a.MaxChunk = min(a.MaxChunk, l.accept.MaxChunk)
+		a.CRC = a.CRC || l.accept.CRC
 		live = true
 	}
 	if !live || failed && t.strict {

@@ -129,6 +129,30 @@ func TestFanoutAcceptsWithTheSmallestOfAll(t *testing.T) {
 	}
 }
 
+// One hop that wants a CRC is enough to ask for it.
+func TestFanoutAsksForACRC(t *testing.T) {
+	for _, want := range []bool{false, true} {
+		one := serve(t, leafOver(t, newStore(t)), daemon.Options{})
+		two := serve(t, asks{leafOver(t, newStore(t)), want}, daemon.Options{})
+		b := serve(t, fanout(t, never, hop("r1", one.addr), hop("r2", two.addr)), daemon.Options{})
+		assert.Equal(t, want, begin(t, b.addr, newOffer("f", 0, protocol.All)).accept.CRC)
+	}
+}
+
+// asks is a sink that wants a CRC, or not.
+type asks struct {
+	protocol.Sink
+	crc bool
+}
+
+func (s asks) Begin(ctx context.Context, o *protocol.Offer, up protocol.Upstream) (protocol.Transfer, *protocol.Accept, error) {
+	tr, accept, err := s.Sink.Begin(ctx, o, up)
+	if accept != nil {
+		accept.CRC = s.crc
+	}
+	return tr, accept, err
+}
+
 func TestFanoutAcksWhatAllHave(t *testing.T) {
 	fast, slow := newStore(t), newStore(t)
 	slow.writing = make(chan struct{})

@@ -243,6 +243,7 @@ func (s *Server) closeIdle(sess *protocol.Session) (stop func()) {
 func (s *Server) serveStream(stream protocol.Stream, log *slog.Logger) {
 	defer stream.Close()
 	frames := protocol.NewFrameReader(stream)
+	frames.LimitChunks(0)
 	hurry := time.AfterFunc(protocol.HelloTimeout, func() { stream.Close() })
 	f, err := frames.Next()
 	if !hurry.Stop() || errors.Is(err, io.EOF) {

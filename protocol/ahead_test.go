@@ -193,7 +193,7 @@ func TestRejectCountsMoreThanTheEndBehindIt(t *testing.T) {
 	in := newInbound()
 	in.unread = bytes.Clone(rejectFrame(Errorf(CodeDenied, "not here")))
 	in.end(io.EOF)
-	err := in.each(func(f Frame) error {
+	err := in.each(nil, func(f Frame) error {
 		m, err := ParseMessage(f.Kind, f.Payload)
 		require.NoError(t, err)
 		return m.(*Reject).asError()

@@ -10,7 +10,9 @@ import (
 )
 
 func (s *Sender) readLoop() {
-	err := NewFrameReader(s.stream).Each(s.handle)
+	frames := NewFrameReader(s.stream)
+	frames.LimitChunks(0)
+	err := frames.Each(s.handle)
 	if errors.Is(err, io.EOF) {
 		if s.complete() {
 			return // hung up after its last word, as it should

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"hash"
+	"hash/crc32"
 	"strings"
 
 	"github.com/zeebo/blake3"
@@ -76,11 +77,14 @@ func (d Digest) Algorithm() DigestAlg {
 	return DigestAlg(name)
 }
 
-// Hasher computes a Digest of content that it is given in order.
+// Hasher computes a Digest of content that it is given in order, and perhaps
+// its CRC32C. That one can be taken up from its value, which the state of a
+// digest cannot: it is for those who cannot read back what they have.
 type Hasher struct {
 	alg DigestAlg
 	h   hash.Hash // nil for none
 	xxh *xxh3.Hasher128
+	crc *uint32 // nil: not wanted
 }
 
 // NewHasher returns a Hasher for alg, which must be valid.
@@ -100,6 +104,9 @@ func NewHasher(alg DigestAlg) *Hasher {
 
 // Write adds p; it never fails.
 func (h *Hasher) Write(p []byte) (int, error) {
+	if h.crc != nil {
+		*h.crc = crc32.Update(*h.crc, castagnoli, p)
+	}
 	switch {
 	case h.xxh != nil:
 		return h.xxh.Write(p)
@@ -107,6 +114,19 @@ func (h *Hasher) Write(p []byte) (int, error) {
 		return h.h.Write(p)
 	}
 	return len(p), nil
+}
+
+// AddCRC makes h compute the CRC32C too, of what is written from now on after
+// content that has crc; 0 for none.
+func (h *Hasher) AddCRC(crc uint32) { h.crc = &crc }
+
+// CRC is the CRC32C so far, nil when it was not asked for.
+func (h *Hasher) CRC() *uint32 {
+	if h.crc == nil {
+		return nil
+	}
+	crc := *h.crc
+	return &crc
 }
 
 // Digest is the digest of all that was written so far; more can follow.

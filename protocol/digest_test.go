@@ -58,6 +58,21 @@ func TestDigestInPartsIsTheDigestOfTheWhole(t *testing.T) {
 	}
 }
 
+// A CRC goes on from its value, with no more than that; it is that of RFC 3720
+// whose check value for "123456789" is e3069283.
+func TestHasherCRCGoesOn(t *testing.T) {
+	h := NewHasher(DigestNone)
+	_, _ = h.Write([]byte("x"))
+	assert.Nil(t, h.CRC(), "not asked for")
+	h.AddCRC(0)
+	assert.Zero(t, *h.CRC())
+	_, _ = h.Write([]byte("1234"))
+	again := NewHasher(DigestXXH128)
+	again.AddCRC(*h.CRC())
+	_, _ = again.Write([]byte("56789"))
+	assert.Equal(t, uint32(0xe3069283), *again.CRC())
+}
+
 func TestParseDigestAlg(t *testing.T) {
 	for _, alg := range digestAlgs {
 		got, err := ParseDigestAlg(string(alg))

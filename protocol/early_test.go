@@ -93,9 +93,13 @@ func TestSmallFileThatComesWhenTheSinkHasIt(t *testing.T) {
 }
 
 func TestEarlyContentIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, _ := opening(t, &fakeSink{}, offer(-1))
+		h.chunk(0, make([]byte, MaxEarly+1))
+		assert.Contains(t, h.expectReject(CodeProtocol).Text, "16385 bytes of data, where at most 16384 may come")
+	})
 	finish := &Finish{Size: 1}
 	tests := map[string]func(p *rawPeer){
-		"too much":           func(p *rawPeer) { p.chunk(0, make([]byte, MaxEarly+1)) },
 		"two chunks":         func(p *rawPeer) { p.chunk(0, []byte("a")); p.chunk(1, []byte("b")) },
 		"not from the start": func(p *rawPeer) { p.chunk(1, []byte("b")) },
 		"after the end":      func(p *rawPeer) { p.send(&Finish{}); p.chunk(0, []byte("a")) },

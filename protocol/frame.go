@@ -9,6 +9,7 @@ import (
 	"hash/crc32"
 	"io"
 	"math"
+	"sync/atomic"
 )
 
 // Kind says what a frame's payload is. Numbers are never reused; 0 is reserved.
@@ -137,14 +138,27 @@ func putHeader(b []byte, length int, kind Kind, flags uint8) {
 	b[4], b[5], b[6], b[7] = byte(kind), flags, 0, 0
 }
 
-// FrameReader reads frames from one stream. It is not safe for concurrent use.
+// FrameReader reads frames from one stream. It is not safe for concurrent use,
+// but for LimitChunks.
 type FrameReader struct {
-	src    reader
-	parser parser
+	src     reader
+	parser  parser
+	largest atomic.Int64
 }
 
-// NewFrameReader returns a reader of the frames in r.
-func NewFrameReader(r io.Reader) *FrameReader { return &FrameReader{src: reader{r}} }
+// NewFrameReader returns a reader of the frames in r, with Chunks of up to
+// MaxChunk.
+func NewFrameReader(r io.Reader) *FrameReader {
+	fr := &FrameReader{src: reader{r}}
+	fr.parser.largest = &fr.largest
+	fr.LimitChunks(MaxChunk)
+	return fr
+}
+
+// LimitChunks makes a Chunk of more than n bytes of data an error, before
+// anything is allocated for it: a peer costs the memory that was granted to it
+// and no more. With 0 there are to be none.
+func (fr *FrameReader) LimitChunks(n int) { fr.largest.Store(int64(n)) }
 
 // Next reads the next frame of a known kind. It returns io.EOF when the
 // stream ended between two frames and io.ErrUnexpectedEOF inside one.
@@ -171,9 +185,9 @@ func (fr *FrameReader) Next() (Frame, error) {
 // that reads the connection: it must not wait for what comes on it, nor long.
 func (fr *FrameReader) Each(f func(Frame) error) error {
 	if s, ok := fr.src.r.(interface {
-		each(f func(Frame) error) error
+		each(largest *atomic.Int64, f func(Frame) error) error
 	}); ok {
-		return s.each(f)
+		return s.each(&fr.largest, f)
 	}
 	for {
 		frame, err := fr.Next()

@@ -254,3 +254,25 @@ func TestAckFramesDoNotAllocate(t *testing.T) {
 		}
 	})
 }
+
+// A chunk costs no more than was granted: a header that says more is refused
+// before there is room for it, wherever the frame is put together.
+func TestChunkBeyondTheLimitAllocatesNothing(t *testing.T) {
+	header := make([]byte, headerSize)
+	putHeader(header, chunkHeaderSize+MaxChunk, KindChunk, 0)
+	for _, most := range []int{0, MaxEarly, MaxChunk - 1} {
+		fr := NewFrameReader(bytes.NewReader(header))
+		fr.LimitChunks(most)
+		_, err := fr.Next()
+		assert.True(t, HasCode(err, CodeProtocol), "%v", err)
+		assert.Nil(t, fr.parser.chunk)
+
+		in := newInbound()
+		in.unread = bytes.Clone(header)
+		assert.True(t, HasCode(in.each(&fr.largest, func(Frame) error { return nil }), CodeProtocol))
+		assert.Nil(t, in.parser.chunk)
+	}
+	fr := NewFrameReader(bytes.NewReader(header))
+	_, err := fr.Next()
+	assert.ErrorIs(t, err, io.ErrUnexpectedEOF, "the limit of the protocol")
+}

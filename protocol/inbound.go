@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -134,9 +135,11 @@ func (in *inbound) call(f Frame) error {
 // each hands every frame to f, until the stream ends or f returns an error,
 // and returns that. It can be called once. F runs on the goroutine that reads
 // the connection: it must not wait for anything that comes on it, nor for long.
-func (in *inbound) each(f func(Frame) error) error {
+// Largest is as in FrameReader.LimitChunks.
+func (in *inbound) each(largest *atomic.Int64, f func(Frame) error) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	in.parser.largest = largest
 	// What has come already is handled here, before the reader is let loose.
 	for len(in.unread) > 0 {
 		_, frame, err := in.parser.next((*memory)(&in.unread), len(in.unread))

@@ -13,7 +13,7 @@ func TestFrameThatCameWithTheEndOfItsStream(t *testing.T) {
 	in := newInbound()
 	in.unread = rejectFrame(Errorf(CodeDenied, "no"))
 	in.end(io.EOF)
-	err := in.each(func(f Frame) error {
+	err := in.each(nil, func(f Frame) error {
 		m, err := ParseMessage(f.Kind, f.Payload)
 		if err != nil {
 			return err
@@ -28,7 +28,7 @@ func TestFrameThatCameWithTheEndOfItsStream(t *testing.T) {
 func TestLastWordThatCameEarlyIsHeard(t *testing.T) {
 	in := newInbound()
 	in.unread = AppendFrame(nil, KindPing, 0, nil)
-	err := in.each(func(Frame) error {
+	err := in.each(nil, func(Frame) error {
 		in.end(io.EOF) // the peer's FIN
 		return errLost
 	})

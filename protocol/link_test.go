@@ -121,7 +121,7 @@ func TestLinkPutsFramesTogether(t *testing.T) {
 		require.NoError(t, err)
 		in := l.stream(3)
 		go func() {
-			ended <- in.each(func(f Frame) error {
+			ended <- in.each(nil, func(f Frame) error {
 				if f.Kind != 0 {
 					got = append(got, tell(f))
 				}
@@ -149,7 +149,7 @@ func TestLinkEndsInsideAFrame(t *testing.T) {
 		require.NoError(t, err)
 		in := l.stream(3)
 		_, _ = drive(l)
-		assert.Equal(t, io.ErrUnexpectedEOF, in.each(func(Frame) error { t.Error("half a frame"); return nil }), "cut at %d", cut)
+		assert.Equal(t, io.ErrUnexpectedEOF, in.each(nil, func(Frame) error { t.Error("half a frame"); return nil }), "cut at %d", cut)
 	}
 }
 
@@ -203,12 +203,12 @@ func TestLinkStreamsFailAlone(t *testing.T) {
 	one, three := l.stream(1), l.stream(3)
 	ended := make(chan error, 2)
 	go func() {
-		ended <- one.each(func(Frame) error { t.Error("a damaged frame, or one behind it"); return nil })
+		ended <- one.each(nil, func(Frame) error { t.Error("a damaged frame, or one behind it"); return nil })
 	}()
 	var got []int64
 	takenOver(one)
 	go func() {
-		ended <- three.each(func(f Frame) error {
+		ended <- three.each(nil, func(f Frame) error {
 			offset, _ := ParseAck(f.Payload)
 			if got = append(got, offset); offset == 4 {
 				return errLost
@@ -268,7 +268,7 @@ func TestEachWaitsForItsHandler(t *testing.T) {
 		gate := make(chan struct{})
 		var running, over atomic.Bool
 		go func() {
-			_ = in.each(func(Frame) error { running.Store(true); <-gate; running.Store(false); return nil })
+			_ = in.each(nil, func(Frame) error { running.Store(true); <-gate; running.Store(false); return nil })
 			assert.False(t, running.Load())
 			over.Store(true)
 		}()

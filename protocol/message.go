@@ -61,6 +61,8 @@ type Accept struct {
 	Window   int64  `json:"window"`    // bytes that may be unacknowledged
 	MaxChunk int    `json:"max_chunk"` // content bytes in one Chunk
 	Leaves   []Leaf `json:"leaves"`    // everyone behind this hop
+
+	CRC bool `json:"crc32c,omitempty"` // Finish is to have one: a leaf may need it instead of the digest
 }
 
 // LeafState is how far a leaf is with a transfer.
@@ -119,6 +121,8 @@ type Leaves struct {
 type Finish struct {
 	Size   int64  `json:"size"`
 	Digest Digest `json:"digest,omitempty"`
+
+	CRC *uint32 `json:"crc32c,omitempty"` // of the whole content, where Accept asks for it
 }
 
 // Ready says for each leaf whether it could publish now.

@@ -5,6 +5,7 @@ package protocol
 import (
 	"encoding/binary"
 	"hash/crc32"
+	"sync/atomic"
 )
 
 // source is where a parser takes its bytes from.
@@ -34,7 +35,8 @@ type parser struct {
 	ctl   []byte // reused
 	torn  bool   // the source failed
 
-	greeting bool // take nothing but a short Hello or Reject: the peer may be anybody
+	largest  *atomic.Int64 // data in a Chunk; nil: MaxChunk
+	greeting bool          // take nothing but a short Hello or Reject: the peer may be anybody
 }
 
 // inside reports whether a frame has begun and not ended.
@@ -82,6 +84,9 @@ func (p *parser) begin() error {
 	}
 	p.want = headerSize + length + checkSize
 	if kind == KindChunk {
+		if most := p.largest; most != nil && int64(length-chunkHeaderSize) > most.Load() {
+			return Errorf(CodeProtocol, "chunk frame of %d bytes of data, where at most %d may come", length-chunkHeaderSize, most.Load())
+		}
 		p.chunk = newChunk(length - chunkHeaderSize)
 		p.frame = p.chunk.buf[chunkPad : chunkPad+p.want]
 	} else {

@@ -21,7 +21,9 @@ func AskStatus(ctx context.Context, stream Stream, hops int) ([]*Status, error) 
 		return nil, err
 	}
 	var all []*Status
-	err := NewFrameReader(stream).Each(func(f Frame) error {
+	frames := NewFrameReader(stream)
+	frames.LimitChunks(0)
+	err := frames.Each(func(f Frame) error {
 		if f.Kind == 0 {
 			return nil
 		}

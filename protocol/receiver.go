@@ -107,6 +107,7 @@ func (r *Receiver) Run(ctx context.Context) ([]Receipt, error) {
 	defer r.cancel(nil)
 	r.out = newOutbound(r.stream, r.stream.CloseWrite, nil, r.Fail)
 	r.pulse = newPulse(r.out.sendPing, r.Fail)
+	r.frames.LimitChunks(MaxEarly)
 	r.reader.Go(func() {
 		defer close(r.hungUp)
 		if err := r.readLoop(); err != nil {
@@ -226,6 +227,7 @@ func (r *Receiver) openLocked(t Transfer, a *Accept) ([]byte, error) {
 		r.out.setLimit(r.credit.limit)
 	}
 	r.transfer, r.accept = t, *a
+	r.frames.LimitChunks(max(a.MaxChunk, MaxEarly)) // what was sent early may come late
 	r.received, r.acked, r.told, r.toldAt = a.Offset, a.Offset, a.Offset, time.Now()
 	r.phase = PhaseReceiving
 	return appendPaged(a.Leaves, func(rest []Leaf) Message {

@@ -94,7 +94,7 @@ func TestSenderRefusesWhatBreaksTheRules(t *testing.T) {
 			p.send(&Receipt{Leaf: "a", Status: LeafPublished})
 			p.send(&Receipt{Leaf: "a", Status: LeafPublished})
 		}, CodeProtocol, `leaf "a"`},
-		{"chunk", func(p *rawPeer) { p.chunk(0, []byte("x")) }, CodeProtocol, "chunk from a receiver"},
+		{"chunk", func(p *rawPeer) { p.chunk(0, []byte("x")) }, CodeProtocol, "where at most 0 may come"},
 		{"offer", func(p *rawPeer) { p.send(offer(1)) }, CodeProtocol, "offer from a receiver"},
 		{"finish", func(p *rawPeer) { p.send(&Finish{}) }, CodeProtocol, "finish from a receiver"},
 		{"commit", func(p *rawPeer) { p.send(&Commit{}) }, CodeProtocol, "commit from a receiver"},

@@ -366,7 +366,9 @@ func (m *muxStream) Write(p []byte) (int, error) {
 // Read reads what has come, before anybody asks for each frame.
 func (m *muxStream) Read(p []byte) (int, error) { return m.in.read(p) }
 
-func (m *muxStream) each(f func(Frame) error) error { return m.in.each(f) }
+func (m *muxStream) each(largest *atomic.Int64, f func(Frame) error) error {
+	return m.in.each(largest, f)
+}
 
 func (m *muxStream) CloseWrite() error {
 	m.sess.background(func() { m.mux.CloseWrite() }) // waits until the FIN is written

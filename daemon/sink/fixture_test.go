@@ -163,6 +163,7 @@ func (u *upstream) Progress(leaves ...protocol.Leaf) {
 // fakeStore is a Store of one file.
 type fakeStore struct {
 	file *fakeFile
+	have sink.Have
 	err  error // of Create
 }
 
@@ -173,7 +174,7 @@ func (s *fakeStore) Create(ctx context.Context, _ sink.Request) (sink.File, sink
 		return nil, sink.Have{}, s.err
 	}
 	s.file.life = ctx
-	return s.file, sink.Have{}, nil
+	return s.file, s.have, nil
 }
 
 // fakeFile is a File in memory that does as it is told.

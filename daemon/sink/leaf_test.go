@@ -110,6 +110,51 @@ func TestLeafAcksOnlyWhatWasWritten(t *testing.T) {
 	assert.Equal(t, protocol.Leaf{State: protocol.LeafReceiving, Offset: 10}, up.progress[0], "and then ten times a second")
 }
 
+// What was stored before a restart and cannot be read back is checked by
+// CRC32C, with the rest.
+func TestLeafChecksByCRC(t *testing.T) {
+	crc := func(b string) *uint32 {
+		h := protocol.NewHasher(protocol.DigestNone)
+		h.AddCRC(0)
+		_, _ = h.Write([]byte(b))
+		return h.CRC()
+	}
+	for name, c := range map[string]struct {
+		have, rest string
+		crc        *uint32 // of Finish
+		want       protocol.Code
+	}{
+		"from the start":       {"", "the whole", nil, ""},
+		"goes on":              {"the ", "whole", crc("the whole"), ""},
+		"nothing more":         {"the whole", "", crc("the whole"), ""},
+		"other content before": {"one ", "whole", crc("the whole"), protocol.CodeDigest},
+		"other content after":  {"the ", "whale", crc("the whole"), protocol.CodeDigest},
+		"not told":             {"the ", "whole", nil, protocol.CodeTruncated},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := &fakeStore{file: &fakeFile{content: []byte(c.have)}, have: sink.Have{Offset: int64(len(c.have)), ByCRC: true, CRC: *crc(c.have)}}
+			tr, accept, err := sink.NewLeaf(store).Begin(t.Context(), offer("f", 9), newUpstream())
+			require.NoError(t, err)
+			assert.True(t, accept.CRC, "asked for, resumed or not")
+			if c.rest != "" {
+				require.NoError(t, tr.Write(chunk(int64(len(c.have)), []byte(c.rest), protocol.CompressNone)))
+			}
+			sum := digest(protocol.DigestXXH128, []byte("the whole"))
+			_, err = tr.Finish(t.Context(), &protocol.Finish{Size: 9, Digest: sum, CRC: c.crc})
+			if c.want != "" {
+				assertCode(t, c.want, err)
+				assert.False(t, store.file.staged)
+				tr.Abort(err)
+				return
+			}
+			require.NoError(t, err)
+			receipts := tr.Commit(t.Context())
+			assert.Equal(t, sum, receipts[0].Digest)
+			assert.Equal(t, int64(len(c.have)), receipts[0].ResumedFrom)
+		})
+	}
+}
+
 func TestLeafWrongDigestIsNeverPublished(t *testing.T) {
 	for name, f := range map[string]*protocol.Finish{
 		"other content":   {Size: 4, Digest: digest(protocol.DigestXXH128, []byte("date"))},
