@@ -102,7 +102,7 @@ func Open(spec string, opts Options) (Store, error) {
 	case kind == "http", kind == "https":
 		return openHTTP(spec, opts.HTTP, opts.State)
 	case kind == "youtube":
-		return openYouTube(rest, opts.YouTube, opts.State)
+		return openYouTube(rest, opts)
 	case kind == "dir":
 		return OpenDir(rest, DirOptions{PartTTL: opts.PartTTL, Fsync: opts.Fsync})
 	default:
