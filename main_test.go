@@ -42,6 +42,15 @@ func TestMain(m *testing.M) {
 //	text FILE SIZE             lines that do
 //	http NAME                  a server of something else; $NAME is its address
 //
+//	receiver NAME DIR          a web server that keeps in DIR what is sent to it; DIR/log says
+//	                           what it was asked; $NAME is its URL
+//	youtube NAME [FAULT...]    a stand-in for YouTube; $NAME is its URL, NAME.token a token and
+//	                           NAME.client an OAuth client for it; again, it only fails as
+//	                           told: STEP:STATUS[:REASON], STEP:lose, STEP:forget, STEP:cut=N
+//	visit NAME                 open the page that NAME asks for on standard error
+//
+//	videos NAME [FILE...]      the stand-in has these, and no other
+//	asked COUNT NAME REGEXP    so many requests to it match
 //	same FILE FILE...          they have the same bytes
 //	sameattr FILE FILE         they have the same mode and modification time
 //	nofiles DIR...             there is no file beneath, hidden ones included
@@ -78,6 +87,11 @@ func TestScripts(t *testing.T) {
 			"random":     always(cmdRandom),
 			"text":       always(cmdText),
 			"http":       always(cmdHTTP),
+			"receiver":   always(cmdReceiver),
+			"youtube":    always(cmdYouTube),
+			"visit":      always(cmdVisit),
+			"videos":     either(cmdVideos),
+			"asked":      either(cmdAsked),
 			"same":       either(cmdSame),
 			"sameattr":   either(cmdSameAttr),
 			"nofiles":    either(cmdNoFiles),
@@ -92,7 +106,9 @@ func TestScripts(t *testing.T) {
 type command func(ts *testscript.TestScript, args []string) error
 
 // checks are the commands that eventually knows, besides programs.
-var checks = map[string]command{"same": cmdSame, "sameattr": cmdSameAttr, "nofiles": cmdNoFiles, "parts": cmdParts}
+var checks = map[string]command{
+	"same": cmdSame, "sameattr": cmdSameAttr, "nofiles": cmdNoFiles, "parts": cmdParts, "videos": cmdVideos, "asked": cmdAsked,
+}
 
 // always makes a command that must succeed.
 func always(c command) func(*testscript.TestScript, bool, []string) {

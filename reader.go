@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
+	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/urfave/cli/v2"
@@ -22,19 +25,22 @@ func readerCommand() *cli.Command {
 		Name:  "reader",
 		Usage: "store what is pushed",
 		UsageText: "sbcast reader [flags] --sink SINK\n\nSINK is where files go:\n" +
-			"  dir:PATH      files beneath a directory\n" +
-			"  exec:COMMAND  a command for each file, which gets it on standard input\n" +
-			"  -             standard output, one file at a time\n" +
-			"  discard:      nowhere",
-		Flags: append([]cli.Flag{
+			"  dir:PATH            files beneath a directory\n" +
+			"  https://HOST/PATH/  a web server, with PUT or POST; http:// too\n" +
+			"  youtube:            videos on YouTube, after sbcast youtube login\n" +
+			"  exec:COMMAND        a command for each file, which gets it on standard input\n" +
+			"  -                   standard output, one file at a time\n" +
+			"  discard:            nowhere",
+		Flags: append(append([]cli.Flag{
 			listenFlag(readerPort, " (READER_HTTP_PORT sets the port)"),
 			&cli.StringFlag{Name: "sink", Aliases: []string{"s"}, Usage: "where files go: `SINK`"},
 			windowFlag("READER_BUFFER_SIZE"),
 			memoryFlag(),
 			&cli.GenericFlag{Name: "part-ttl", Value: &secondsValue{sink.DefaultPartTTL}, Usage: "`SECONDS` after which an unfinished file that nobody came back for is deleted"},
 			fsyncFlag(),
+			stateFlag(),
 			&cli.BoolFlag{Name: "once", Usage: "end after one file, with exit code 0 if it was published"},
-		}, logFlags()...),
+		}, sinkFlags()...), logFlags()...),
 		Action: reader,
 	}
 }
@@ -64,9 +70,14 @@ func reader(c *cli.Context) error {
 		return err
 	}
 	if !c.IsSet("sink") {
-		return usagef("reader needs --sink: dir:PATH, exec:COMMAND, discard: or -")
+		return usagef("reader needs --sink: dir:PATH, https://HOST/PATH/, youtube:, exec:COMMAND, discard: or -")
 	}
-	store, err := sink.Open(c.String("sink"), sink.Options{Output: c.App.Writer, PartTTL: timeOf(c, "part-ttl"), Fsync: fsync})
+	opts := sink.Options{Output: c.App.Writer, PartTTL: timeOf(c, "part-ttl"), Fsync: fsync, State: stateDir(c)}
+	if opts.HTTP, err = httpOptions(c); err != nil {
+		return err
+	}
+	opts.YouTube = youtubeOptions(c)
+	store, err := sink.Open(c.String("sink"), opts)
 	if err != nil {
 		return configError(err)
 	}
@@ -74,16 +85,16 @@ func reader(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	opts := daemon.Options{Agent: agent(), About: store.String(), Window: win, Memory: mem, Log: log}
+	server := daemon.Options{Agent: agent(), About: store.String(), Window: win, Memory: mem, Log: log}
 	ctx := c.Context
 	var once oneTransfer
 	if c.Bool("once") {
 		ctx, once.cancel = context.WithCancelCause(ctx)
-		opts.OnTransfer = once.done
+		server.OnTransfer = once.done
 	}
 	leaf := sink.NewLeaf(store)
 	defer leaf.Close()
-	s := daemon.NewServer(leaf, opts)
+	s := daemon.NewServer(leaf, server)
 	modest()
 	limitMemory(mem)
 	return serve(ctx, map[*daemon.Server]net.Listener{s: ln})
@@ -102,6 +113,34 @@ func fsyncOf(c *cli.Context) (sink.Fsync, error) {
 		return "", usagef("--fsync: %v", err)
 	}
 	return f, nil
+}
+
+func stateFlag() cli.Flag {
+	return &cli.StringFlag{
+		Name:  "state",
+		Usage: "`DIR` for notes of uploads under way to S3, which a restarted reader goes on with (default: STATE_DIRECTORY, as systemd sets it, or sbcast in the user's state directory)",
+	}
+}
+
+// stateDir is where notes of uploads under way are kept, "" when the system
+// does not say where such things go. It is made only for a sink that has any.
+func stateDir(c *cli.Context) string {
+	if c.IsSet("state") {
+		return c.String("state")
+	}
+	if dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":"); dir != "" { // there may be several
+		return dir
+	}
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "sbcast")
+	}
+	if home, err := os.UserHomeDir(); err == nil && runtime.GOOS != "windows" {
+		return filepath.Join(home, ".local", "state", "sbcast")
+	}
+	if dir, err := os.UserCacheDir(); err == nil {
+		return filepath.Join(dir, "sbcast")
+	}
+	return ""
 }
 
 // readerAddress is --listen, or its default with the port that the proof of

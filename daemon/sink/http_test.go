@@ -203,7 +203,7 @@ func TestHTTPAnswers(t *testing.T) {
 		text string
 	}{
 		400: {protocol.CodeIO, `400 Bad Request: "because I say so"`},
-		401: {protocol.CodeDenied, "401 Unauthorized"},
+		401: {protocol.CodeDenied, "401 "},
 		403: {protocol.CodeDenied, "403 Forbidden"},
 		409: {protocol.CodeExists, "409 Conflict"},
 		412: {protocol.CodeExists, "--force replaces"},

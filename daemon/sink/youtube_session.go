@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -199,7 +200,9 @@ func (y *youtube) once(ctx context.Context, method, to string, head http.Header,
 	req.Header.Set("Authorization", "Bearer "+token)
 	req.Header.Set("User-Agent", "sbcast")
 	if len(body) > 0 {
-		req.Body, req.ContentLength = io.NopCloser(&moving{bytes.NewReader(body), timer}), int64(len(body))
+		content := &moving{r: bytes.NewReader(body), timer: timer}
+		defer content.Close()
+		req.Body, req.ContentLength = content, int64(len(body))
 	}
 	resp, err := y.client.Do(req)
 	if err == nil {
@@ -215,15 +218,31 @@ func (y *youtube) once(ctx context.Context, method, to string, head http.Header,
 	return nil, &temporary{err: fmt.Errorf("youtube: %w", unwrapURL(err))}
 }
 
-// moving is the body of a request that tells when it is read.
+// moving is the body of a request that tells when it is read. After an early
+// answer the transport may go on reading it for a while; closed, it no longer
+// looks at content that belongs to the caller again.
 type moving struct {
-	r     io.Reader
 	timer *time.Timer
+
+	mu sync.Mutex
+	r  io.Reader // nil when closed
 }
 
 func (m *moving) Read(p []byte) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.r == nil {
+		return 0, io.ErrClosedPipe
+	}
 	m.timer.Reset(youtubeStall)
 	return m.r.Read(p)
+}
+
+func (m *moving) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.r = nil
+	return nil
 }
 
 // err is what an answer means when it is not a good one.

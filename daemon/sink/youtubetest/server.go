@@ -13,6 +13,7 @@ package youtubetest
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -63,7 +64,7 @@ const (
 // Fault is something that goes wrong with one request.
 type Fault struct {
 	On     string // the step; "": the next request of any
-	Status int    // answer this, having looked at nothing
+	Status int    // answer this, having taken nothing
 	Reason string // in the answer, as in quotaExceeded
 	After  string // seconds, in the field Retry-After
 
@@ -170,11 +171,13 @@ func (s *Server) name(what string) string {
 }
 
 // strike carries out what a fault says of the answer, and reports whether that
-// was it.
-func (f *Fault) strike(w http.ResponseWriter) bool {
+// was it. It comes after the content of r: Google's client has a data race
+// with answers that come earlier.
+func (f *Fault) strike(w http.ResponseWriter, r *http.Request) bool {
 	if f.Status == 0 {
 		return false
 	}
+	_, _ = io.Copy(io.Discard, r.Body)
 	if f.After != "" {
 		w.Header().Set("Retry-After", f.After)
 	}

@@ -71,7 +71,7 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request) {
 	case id == "":
 		fail(w, http.StatusMethodNotAllowed, "httpMethodNotAllowed", "want POST")
 	case r.Method == http.MethodDelete:
-		s.cancel(w, id)
+		s.cancel(w, r, id)
 	case r.Method == http.MethodPut, r.Method == http.MethodPost:
 		s.resume(w, r, id)
 	default:
@@ -82,7 +82,7 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request) {
 // start makes a session of the description of a video.
 func (s *Server) start(w http.ResponseWriter, r *http.Request) {
 	fault := s.note(Start, "")
-	if fault.strike(w) {
+	if fault.strike(w, r) {
 		return
 	}
 	u := &session{size: -1, hash: sha256.New()}
@@ -159,9 +159,9 @@ func (u *session) describe(r *http.Request) error {
 	}
 }
 
-func (s *Server) cancel(w http.ResponseWriter, id string) {
+func (s *Server) cancel(w http.ResponseWriter, r *http.Request, id string) {
 	fault := s.note(Cancel, "")
-	if fault.strike(w) {
+	if fault.strike(w, r) {
 		return
 	}
 	s.mu.Lock()
@@ -201,7 +201,7 @@ func (s *Server) resume(w http.ResponseWriter, r *http.Request, id string) {
 	case u.forgot:
 		fail(w, http.StatusNotFound, "notFound", "the session has expired")
 		return
-	case fault.strike(w):
+	case fault.strike(w, r):
 		return
 	}
 	var err error
