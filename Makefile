@@ -16,7 +16,7 @@ BENCHFLAGS   ?=
 SCALEFLAGS   ?=
 LATENCYFLAGS ?=
 
-.PHONY: all build demo test vet lint race fuzz crash bench scale latency microbench memory cross clean
+.PHONY: all build demo test vet lint race youtube-client fuzz crash bench scale latency microbench memory cross clean
 
 all: build
 
@@ -26,7 +26,7 @@ build: ## a static binary in bin/
 demo: build ## broadcaster and readers on loopback, a real file pushed, digests compared
 	scripts/demo.sh bin/sbcast
 
-test: vet lint race fuzz memory cross
+test: vet lint race youtube-client fuzz memory cross
 
 vet:
 	$(GO) mod tidy -diff
@@ -38,6 +38,9 @@ lint: ## where golangci-lint is installed; .ci/run installs it
 
 race:
 	CGO_ENABLED=1 $(GO) test -race -shuffle=on ./...
+
+youtube-client: ## Google's own client against the stand-in for YouTube
+	cd tools/youtube && $(GO) mod tidy -diff && $(GO) test ./...
 
 fuzz: ## a few seconds of each target; FUZZTIME=10m for a real run
 	GO=$(GO) scripts/fuzz.sh $(FUZZTIME)
