@@ -41,8 +41,8 @@ type youtubeFile struct {
 func (f *youtubeFile) resume(old youtubeRecord) (File, Have, error) {
 	have := Have{ByCRC: true}
 	var reply youtubeReply
-	err := f.persist(f.life, f.opts.Patience, func() (err error) {
-		reply, err = f.ask(f.life, old.Session, old.total())
+	err := f.persist(f.life, f.opts.Patience, func(ctx context.Context) (err error) {
+		reply, err = f.ask(ctx, old.Session, old.total())
 		return err
 	})
 	switch {
@@ -116,7 +116,7 @@ func (f *youtubeFile) begin(ctx context.Context) error {
 	if f.record.Session != "" {
 		return nil
 	}
-	err := f.persist(ctx, f.opts.Patience, func() (err error) {
+	err := f.persist(ctx, f.opts.Patience, func(ctx context.Context) (err error) {
 		f.record.Session, err = f.start(ctx, f.offer.Name, f.offer.Size)
 		return err
 	})
@@ -183,7 +183,7 @@ func (f *youtubeFile) send(ctx context.Context, patience time.Duration, p []byte
 		}
 	}
 	for len(p) > 0 && video == "" {
-		err := f.persist(ctx, patience, func() error {
+		err := f.persist(ctx, patience, func(ctx context.Context) error {
 			before := from
 			if unsure {
 				r, err := f.ask(ctx, f.record.Session, total)

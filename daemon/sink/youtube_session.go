@@ -48,13 +48,16 @@ func (t *temporary) Error() string { return t.err.Error() }
 
 func (t *temporary) Unwrap() error { return t.err }
 
-// persist calls try until it succeeds, fails for good, or has failed for patience.
-func (y *youtube) persist(ctx context.Context, patience time.Duration, try func() error) error {
+// persist calls try until it succeeds, fails for good, or patience is over. The
+// last try is then cut off.
+func (y *youtube) persist(parent context.Context, patience time.Duration, try func(context.Context) error) error {
+	ctx, cancel := context.WithTimeoutCause(parent, patience, protocol.Errorf(protocol.CodeStalled, "no answer within %v", patience))
+	defer cancel()
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = 200*time.Millisecond, 5*time.Second
 	var last error
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
-		last = try()
+		last = try(ctx)
 		var t *temporary
 		switch {
 		case last == nil:
@@ -70,8 +73,8 @@ func (y *youtube) persist(ctx context.Context, patience time.Duration, try func(
 	switch {
 	case err == nil:
 		return nil
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
+	case parent.Err() != nil:
+		return context.Cause(parent)
 	default:
 		return last
 	}

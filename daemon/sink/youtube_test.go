@@ -6,11 +6,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"flag"
 	"math/rand/v2"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -24,6 +26,8 @@ import (
 )
 
 const unit = youtubetest.Unit
+
+var youtubeSeed = flag.Uint64("youtube.seed", 0, "seed of the test of random faults of YouTube; 0: a random one, which is printed")
 
 // tube is a stand-in and a reader that uploads to it.
 type tube struct {
@@ -112,6 +116,14 @@ func send(f sink.File, content []byte) error {
 		content = content[n:]
 	}
 	return nil
+}
+
+// awaitAsk waits until the service is asked what it has, as after a loss.
+func (tb *tube) awaitAsk() {
+	tb.t.Helper()
+	require.Eventually(tb.t, func() bool {
+		return strings.Contains(strings.Join(tb.Requests(), "\n"), "ask")
+	}, patience, 5*time.Millisecond, "waited in vain for the fault")
 }
 
 // assertVideos checks what was uploaded.
@@ -373,7 +385,7 @@ func TestYouTubeResumes(t *testing.T) {
 				}
 				stopped := make(chan error, 1)
 				go func() { stopped <- send(f, content[4*unit:tt.stop]) }()
-				eventually(t, "the fault", func() bool { return strings.Contains(strings.Join(tb.Requests(), "\n"), "ask") })
+				tb.awaitAsk()
 				cancel()
 				require.Error(t, receive(t, stopped, "the end of Write"))
 				tb.Heal()
@@ -392,10 +404,7 @@ func TestYouTubeResumes(t *testing.T) {
 			assert.Equal(t, tt.from, have.Offset)
 			assert.True(t, have.ByCRC)
 			assert.Contains(t, have.Note, tt.note)
-			h := protocol.NewHasher(protocol.DigestNone)
-			h.AddCRC(0)
-			_, _ = h.Write(content[:have.Offset])
-			assert.Equal(t, *h.CRC(), have.CRC)
+			assertCRC(t, have, content)
 			assert.False(t, p.Unchanged)
 			assert.Len(t, tb.Videos(), 1)
 			sum := sha256.Sum256(content)
@@ -422,7 +431,7 @@ func TestYouTubeCommitIsFoundAgain(t *testing.T) {
 		_, err := f.Publish(ctx)
 		published <- err
 	}()
-	eventually(t, "the loss", func() bool { return strings.Contains(strings.Join(tb.Requests(), "\n"), "ask") })
+	tb.awaitAsk()
 	cancel()
 	require.Error(t, receive(t, published, "the end of Publish"))
 	f.Discard(true)
@@ -461,6 +470,66 @@ func TestYouTubeRecordThatDoesNotFit(t *testing.T) {
 	assert.Zero(t, have.Offset)
 	assert.Contains(t, have.Note, "starts again")
 	tb.assertVideos(content)
+}
+
+// Whatever goes wrong, and whenever the reader is started again: in the end
+// there is one video, of the very bytes.
+func TestYouTubeRandomFaults(t *testing.T) {
+	seed := *youtubeSeed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	for round := range 12 {
+		t.Run(strconv.Itoa(round), func(t *testing.T) {
+			t.Parallel()
+			t.Logf("seed %d (-youtube.seed repeats it)", seed)
+			r := rand.New(rand.NewPCG(seed, uint64(round)))
+			tb := newTube(t)
+			content := film(1 + r.IntN(12*unit))
+			o := shot(content)
+			if r.IntN(2) == 0 {
+				o.Size = -1
+			}
+			steps := []string{youtubetest.Start, youtubetest.Piece, youtubetest.Piece, youtubetest.Piece, youtubetest.Ask}
+			for range r.IntN(6) {
+				f := youtubetest.Fault{On: steps[r.IntN(len(steps))]}
+				switch r.IntN(5) {
+				case 0:
+					f.Status = []int{500, 503, 429, 401}[r.IntN(4)]
+				case 1:
+					f.Lose = true
+				case 2:
+					f.Cut = 1 + r.Int64N(4*unit)
+				case 3:
+					f.Short = unit * (1 + r.Int64N(3))
+				default: // all is well for once
+				}
+				tb.Fail(f)
+			}
+			for range r.IntN(4) { // readers that are killed before the commit
+				f, have, err := tb.open().Create(t.Context(), request(o))
+				require.NoError(t, err)
+				assertCRC(t, have, content)
+				require.NoError(t, send(f, content[have.Offset:have.Offset+r.Int64N(int64(len(content))-have.Offset+1)]))
+				f.Discard(true)
+			}
+			_, have, err := tb.push(tb.open(), o, content)
+			require.NoError(t, err)
+			assertCRC(t, have, content)
+			require.Len(t, tb.Videos(), 1, "%q", tb.Requests())
+			sum := sha256.Sum256(content)
+			assert.Equal(t, hex.EncodeToString(sum[:]), tb.Videos()[0].SHA256)
+		})
+	}
+}
+
+// assertCRC checks what a resumed file says of the content that it has.
+func assertCRC(t *testing.T, have sink.Have, content []byte) {
+	t.Helper()
+	h := protocol.NewHasher(protocol.DigestNone)
+	h.AddCRC(0)
+	_, _ = h.Write(content[:have.Offset])
+	assert.Equal(t, *h.CRC(), have.CRC)
 }
 
 func TestYouTubeRefuses(t *testing.T) {
