@@ -31,7 +31,7 @@ func broadcasterCommand() *cli.Command {
 			memoryFlag(),
 			&cli.GenericFlag{Name: "stall-timeout", Value: &secondsValue{daemon.DefaultStall}, Usage: "`SECONDS` without progress after which a reader has failed"},
 			&cli.GenericFlag{Name: "lag-timeout", Value: &secondsValue{daemon.DefaultLag}, Usage: "`SECONDS` a slow reader may hold the others up, where --require can do without, before it is fed after them"},
-		}, logFlags()...),
+		}, append(daemonFlags(), logFlags()...)...),
 		Action: broadcaster,
 	}
 }
@@ -52,7 +52,11 @@ func broadcaster(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	hops, err := hops(c.StringSlice("reader"), win)
+	guard, err := newGuard(c, log)
+	if err != nil {
+		return err
+	}
+	hops, err := hops(c.StringSlice("reader"), guard.session(win))
 	if err != nil {
 		return err
 	}
@@ -61,11 +65,11 @@ func broadcaster(c *cli.Context) error {
 		return usagef("%v: --reader HOST:PORT, or BROADCASTER_HOST_LIST", err)
 	}
 	defer fanout.Close()
-	ln, err := listen(c.App.ErrWriter, "broadcaster", c.String("listen"), fmt.Sprintf(" for %d readers", len(hops)))
+	ln, err := guard.listen(c.App.ErrWriter, "broadcaster", c.String("listen"), fmt.Sprintf(" for %d readers", len(hops)))
 	if err != nil {
 		return err
 	}
-	s := daemon.NewServer(fanout, daemon.Options{Agent: agent(), About: "fanout", Window: win, Memory: mem, Log: log})
+	s := daemon.NewServer(fanout, guard.options(daemon.Options{Agent: agent(), About: "fanout", Window: win, Memory: mem, Log: log}))
 	limitMemory(mem)
 	modest()
 	fanout.Connect()
@@ -73,7 +77,7 @@ func broadcaster(c *cli.Context) error {
 }
 
 // hops makes the hops to readers, from flags or else from the environment.
-func hops(readers []string, window int64) ([]*daemon.Hop, error) {
+func hops(readers []string, session protocol.SessionConfig) ([]*daemon.Hop, error) {
 	bad := func(err error) error { return usagef("--reader: %v", err) }
 	if len(readers) == 0 {
 		bad = func(err error) error { return configError(fmt.Errorf("BROADCASTER_HOST_LIST: %w", err)) }
@@ -89,7 +93,7 @@ func hops(readers []string, window int64) ([]*daemon.Hop, error) {
 		if err != nil {
 			return nil, bad(err)
 		}
-		all = append(all, daemon.NewHop(name, protocol.NewDialer(addr, protocol.SessionConfig{Agent: agent(), Window: window})))
+		all = append(all, daemon.NewHop(name, protocol.NewDialer(addr, session)))
 	}
 	return all, nil
 }

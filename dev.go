@@ -63,7 +63,7 @@ func dev(c *cli.Context) error {
 		if err != nil {
 			return configError(err)
 		}
-		ln, err := listen(c.App.ErrWriter, name, "127.0.0.1:0", ", sink "+store.String())
+		ln, err := guard{}.listen(c.App.ErrWriter, name, "127.0.0.1:0", ", sink "+store.String())
 		if err != nil {
 			return err
 		}
@@ -79,7 +79,7 @@ func dev(c *cli.Context) error {
 		return err
 	}
 	defer fanout.Close()
-	ln, err := listen(c.App.ErrWriter, "broadcaster", c.String("listen"), fmt.Sprintf(" for %d readers", n))
+	ln, err := guard{}.listen(c.App.ErrWriter, "broadcaster", c.String("listen"), fmt.Sprintf(" for %d readers", n))
 	if err != nil {
 		return err
 	}

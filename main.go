@@ -64,7 +64,7 @@ func newApp() *cli.App {
 		OnUsageError:    usageError,
 		Commands: []*cli.Command{
 			pushCommand(), broadcasterCommand(), readerCommand(), devCommand(),
-			statusCommand(), youtubeCommand(), ncCommand(), versionCommand(),
+			statusCommand(), ncCommand(), caCommand(), youtubeCommand(), versionCommand(),
 		},
 	}
 	for _, c := range app.Commands {

@@ -46,6 +46,7 @@ prints each frame that comes as a line. Lines:
   # ...                  a comment
 
 Exits with 0 when the peer closed cleanly after its answer, 1 on a reject.`,
+		Flags:  clientFlags(),
 		Action: nc,
 	}
 }
@@ -54,7 +55,11 @@ func nc(c *cli.Context) error {
 	if c.NArg() != 1 {
 		return usagef("nc needs one HOST[:PORT]")
 	}
-	cl, err := client.New(c.Args().First(), agent())
+	session, err := clientSession(c)
+	if err != nil {
+		return err
+	}
+	cl, err := client.New(c.Args().First(), session)
 	if err != nil {
 		return usagef("HOST: %v", err)
 	}

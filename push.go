@@ -26,7 +26,7 @@ func pushCommand() *cli.Command {
 		ArgsUsage: "FILE... HOST[:PORT]",
 		UsageText: "sbcast push [flags] FILE... HOST[:PORT]\n\nFILE - is standard input and needs --name. HOST is a broadcaster, or a reader;\nwithout a port it is " + client.DefaultPort + ". Flags may stand anywhere.\n\n" +
 			"Several files go over one connection, many small ones at once. One that fails does\nnot hold up the others; the exit code is that of the worst. For more than fit on a\ncommand line: find DIR -type f | sbcast push --files-from - HOST",
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "replace files that exist"},
 			&cli.BoolFlag{Name: "preserve", Aliases: []string{"p"}, Usage: "keep mode and modification time"},
 			&cli.StringFlag{Name: "compress", Aliases: []string{"C"}, Value: "auto", Usage: "auto, lz4 or none"},
@@ -42,7 +42,7 @@ func pushCommand() *cli.Command {
 			&cli.BoolFlag{Name: "json", Usage: "events and result on standard output, a JSON object a line"},
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print errors only"},
 			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "print what the readers do"},
-		},
+		}, clientFlags()...),
 		Action: push,
 	}
 }
@@ -62,7 +62,11 @@ func push(c *cli.Context) error {
 		newReporter(c, nil, host).result(&summary{err: err}, 0)
 		return err
 	}
-	cl, err := client.New(host, agent())
+	session, err := clientSession(c)
+	if err != nil {
+		return err
+	}
+	cl, err := client.New(host, session)
 	if err != nil {
 		return usagef("HOST: %v", err)
 	}

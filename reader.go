@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,7 +32,7 @@ func readerCommand() *cli.Command {
 			"  exec:COMMAND        a command for each file, which gets it on standard input\n" +
 			"  -                   standard output, one file at a time\n" +
 			"  discard:            nowhere",
-		Flags: append(append([]cli.Flag{
+		Flags: append([]cli.Flag{
 			listenFlag(readerPort, " (READER_HTTP_PORT sets the port)"),
 			&cli.StringFlag{Name: "sink", Aliases: []string{"s"}, Usage: "where files go: `SINK`"},
 			windowFlag("READER_BUFFER_SIZE"),
@@ -40,7 +41,7 @@ func readerCommand() *cli.Command {
 			fsyncFlag(),
 			stateFlag(),
 			&cli.BoolFlag{Name: "once", Usage: "end after one file, with exit code 0 if it was published"},
-		}, sinkFlags()...), logFlags()...),
+		}, slices.Concat(sinkFlags(), daemonFlags(), logFlags())...),
 		Action: reader,
 	}
 }
@@ -72,29 +73,33 @@ func reader(c *cli.Context) error {
 	if !c.IsSet("sink") {
 		return usagef("reader needs --sink: dir:PATH, https://HOST/PATH/, youtube:, exec:COMMAND, discard: or -")
 	}
-	opts := sink.Options{Output: c.App.Writer, PartTTL: timeOf(c, "part-ttl"), Fsync: fsync, State: stateDir(c)}
-	if opts.HTTP, err = httpOptions(c); err != nil {
+	kept := sink.Options{Output: c.App.Writer, PartTTL: timeOf(c, "part-ttl"), Fsync: fsync, State: stateDir(c)}
+	if kept.HTTP, err = httpOptions(c); err != nil {
 		return err
 	}
-	opts.YouTube = youtubeOptions(c)
-	store, err := sink.Open(c.String("sink"), opts)
+	kept.YouTube = youtubeOptions(c)
+	store, err := sink.Open(c.String("sink"), kept)
 	if err != nil {
 		return configError(err)
 	}
-	ln, err := listen(c.App.ErrWriter, "reader", addr, ", sink "+store.String())
+	guard, err := newGuard(c, log)
 	if err != nil {
 		return err
 	}
-	server := daemon.Options{Agent: agent(), About: store.String(), Window: win, Memory: mem, Log: log}
+	ln, err := guard.listen(c.App.ErrWriter, "reader", addr, ", sink "+store.String())
+	if err != nil {
+		return err
+	}
+	opts := guard.options(daemon.Options{Agent: agent(), About: store.String(), Window: win, Memory: mem, Log: log})
 	ctx := c.Context
 	var once oneTransfer
 	if c.Bool("once") {
 		ctx, once.cancel = context.WithCancelCause(ctx)
-		server.OnTransfer = once.done
+		opts.OnTransfer = once.done
 	}
 	leaf := sink.NewLeaf(store)
 	defer leaf.Close()
-	s := daemon.NewServer(leaf, server)
+	s := daemon.NewServer(leaf, opts)
 	modest()
 	limitMemory(mem)
 	return serve(ctx, map[*daemon.Server]net.Listener{s: ln})

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -115,21 +114,6 @@ func window(c *cli.Context, log *slog.Logger) (int64, error) {
 		return 0, usagef("--window: %v", err)
 	}
 	return n, nil
-}
-
-// listen opens a listener and says so on standard error, in one line that
-// scripts can read the address from.
-func listen(errw io.Writer, role, addr, about string) (net.Listener, error) {
-	ln, err := net.Listen("tcp", addr)
-	if err != nil {
-		var opErr *net.OpError
-		if errors.As(err, &opErr) {
-			err = opErr.Err
-		}
-		return nil, configError(fmt.Errorf("%s: cannot listen on %s: %w; --listen takes another address", role, addr, err))
-	}
-	fmt.Fprintf(errw, "sbcast %s: listening on %s%s\n", role, ln.Addr(), about)
-	return ln, nil
 }
 
 // modest leaves half of the cores to others, unless GOMAXPROCS says otherwise.

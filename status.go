@@ -23,9 +23,9 @@ func statusCommand() *cli.Command {
 		Name:      "status",
 		Usage:     "what a daemon and those below it are doing",
 		UsageText: "sbcast status [--json] HOST[:PORT]",
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			&cli.BoolFlag{Name: "json", Usage: "a JSON object for each daemon"},
-		},
+		}, clientFlags()...),
 		Action: status,
 	}
 }
@@ -34,7 +34,11 @@ func status(c *cli.Context) error {
 	if c.NArg() != 1 {
 		return usagef("status needs one HOST[:PORT]")
 	}
-	cl, err := client.New(c.Args().First(), agent())
+	session, err := clientSession(c)
+	if err != nil {
+		return err
+	}
+	cl, err := client.New(c.Args().First(), session)
 	if err != nil {
 		return usagef("HOST: %v", err)
 	}

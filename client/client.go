@@ -90,13 +90,14 @@ type Client struct {
 	dialer protocol.Opener
 }
 
-// New returns a Client for the daemon at host, HOST or HOST:PORT.
-func New(host, agent string) (*Client, error) {
+// New returns a Client for the daemon at host, HOST or HOST:PORT, that dials
+// with cfg.
+func New(host string, cfg protocol.SessionConfig) (*Client, error) {
 	addr, err := protocol.Address(host, DefaultPort)
 	if err != nil {
 		return nil, err
 	}
-	return NewOver(host, protocol.NewDialer(addr, protocol.SessionConfig{Agent: agent})), nil
+	return NewOver(host, protocol.NewDialer(addr, cfg)), nil
 }
 
 // NewOver returns a Client for the daemon that dialer opens streams to. Host
@@ -125,7 +126,7 @@ func (c *Client) Status(ctx context.Context) ([]*protocol.Status, error) {
 
 // Push pushes src to opts.Host over a session of its own. See Client.Push.
 func Push(ctx context.Context, src Source, opts Options) ([]Receipt, error) {
-	c, err := New(opts.Host, opts.Agent)
+	c, err := New(opts.Host, protocol.SessionConfig{Agent: opts.Agent})
 	if err != nil {
 		return nil, err
 	}

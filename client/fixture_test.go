@@ -261,7 +261,7 @@ const down = "127.0.0.1:1"
 
 func newClient(t *testing.T, host string) *client.Client {
 	t.Helper()
-	c, err := client.New(host, "test")
+	c, err := client.New(host, protocol.SessionConfig{Agent: "test"})
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, c.Close()) })
 	return c

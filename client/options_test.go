@@ -134,7 +134,7 @@ func TestHost(t *testing.T) {
 		"host:none": "",
 		"a:b:c":     "",
 	} {
-		c, err := client.New(host, "")
+		c, err := client.New(host, protocol.SessionConfig{})
 		if want == "" {
 			require.Error(t, err, "%q", host)
 			continue

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/sbcast/sbcast/protocol"
@@ -73,9 +74,22 @@ func (f file) Stat() (Stat, error) {
 }
 
 func (f file) Open(context.Context) (io.ReadCloser, error) {
-	r, err := os.Open(f.path)
+	r, err := f.open()
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// open opens the file, if it is still one: a FIFO would be waited for.
+func (f file) open() (*os.File, error) {
+	r, err := os.OpenFile(f.path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, &InputError{withoutOp(err), errors.Is(err, fs.ErrNotExist)}
+	}
+	if info, err := r.Stat(); err != nil || !info.Mode().IsRegular() {
+		r.Close()
+		return nil, &InputError{fmt.Errorf("%s is not a regular file any more", f.path), true}
 	}
 	return r, nil
 }
@@ -85,9 +99,9 @@ const sampleSize = 64 << 10
 
 // Fingerprint covers size, modification time, and the first and last 64 KiB.
 func (f file) Fingerprint() (string, error) {
-	r, err := os.Open(f.path)
+	r, err := f.open()
 	if err != nil {
-		return "", &InputError{withoutOp(err), errors.Is(err, fs.ErrNotExist)}
+		return "", err
 	}
 	defer r.Close()
 	info, err := r.Stat()

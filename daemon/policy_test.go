@@ -123,7 +123,7 @@ func TestPolicies(t *testing.T) {
 		hop(names[1], reader(t, readers[1]).addr),
 		hop(names[2], reader(t, readers[2]).addr),
 	), daemon.Options{})
-	c, err := client.New(b.addr, "test")
+	c, err := client.New(b.addr, protocol.SessionConfig{Agent: "test"})
 	require.NoError(t, err)
 	defer c.Close()
 	content := string(random(2 * piece))

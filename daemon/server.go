@@ -35,6 +35,11 @@ type Options struct {
 	Log        *slog.Logger  // events; nil: none
 	Idle       time.Duration // a session without a stream for so long is closed; 0: 5 minutes
 
+	Identity *protocol.Identity // for TLS; nil: bare TCP
+	Tokens   *protocol.Tokens   // clients without a certificate that may come; nil: none
+
+	Rules Rules // which files to take
+
 	// OnTransfer is told how each transfer ended, from its goroutine.
 	OnTransfer func(receipts []protocol.Receipt, err error)
 }
@@ -48,6 +53,7 @@ type Server struct {
 	opts   Options
 	begun  time.Time
 	budget *protocol.Budget // nil without opts.Memory
+	rules  *ruled
 
 	ctx    context.Context // ends when transfers must
 	cancel context.CancelCauseFunc
@@ -80,7 +86,7 @@ func NewServer(sink protocol.Sink, opts Options) *Server {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{
-		sink: sink, opts: opts, begun: time.Now(),
+		sink: sink, opts: opts, begun: time.Now(), rules: newRuled(opts.Rules),
 		listeners: map[net.Listener]struct{}{},
 		sessions:  map[*protocol.Session]struct{}{},
 		running:   map[string]*running{},
@@ -180,6 +186,7 @@ func (s *Server) serveConn(conn net.Conn) {
 	log := s.opts.Log.With("peer", conn.RemoteAddr().String())
 	sess, err := protocol.AcceptSession(s.ctx, conn, protocol.SessionConfig{
 		Agent: s.opts.Agent, Window: s.opts.Window, MaxStreams: s.opts.MaxStreams,
+		Identity: s.opts.Identity, Tokens: s.opts.Tokens,
 	})
 	if err != nil {
 		log.Warn("connection refused", "error", err)
@@ -198,6 +205,12 @@ func (s *Server) serveConn(conn net.Conn) {
 	if late {
 		return
 	}
+	client := sess.Client()
+	if client.Name != "" {
+		log = log.With("client", client.Name)
+	} else { // where nobody has to say who it is, the machine is all there is to know
+		client.Name, _, _ = net.SplitHostPort(conn.RemoteAddr().String())
+	}
 	if peer, err := sess.Peer(s.ctx); err == nil {
 		log.Debug("session", "agent", peer.Agent)
 	}
@@ -211,7 +224,7 @@ func (s *Server) serveConn(conn net.Conn) {
 		if err != nil {
 			return
 		}
-		streams.Go(func() { s.serveStream(stream, log) })
+		streams.Go(func() { s.serveStream(stream, client, log) })
 	}
 }
 
@@ -240,7 +253,7 @@ func (s *Server) closeIdle(sess *protocol.Session) (stop func()) {
 }
 
 // serveStream looks at the first frame of a stream, which says what it is for.
-func (s *Server) serveStream(stream protocol.Stream, log *slog.Logger) {
+func (s *Server) serveStream(stream protocol.Stream, client protocol.Peer, log *slog.Logger) {
 	defer stream.Close()
 	frames := protocol.NewFrameReader(stream)
 	frames.LimitChunks(0)
@@ -255,9 +268,13 @@ func (s *Server) serveStream(stream protocol.Stream, log *slog.Logger) {
 	}
 	switch m := m.(type) {
 	case *protocol.Offer:
-		s.receive(stream, frames, m, log)
+		if err = client.May(protocol.ScopePush); err == nil {
+			s.receive(stream, frames, m, s.rules.of(client.Name, s.sink), log)
+		}
 	case *protocol.Query:
-		err = s.answer(stream, m)
+		if err = client.May(protocol.ScopeStatus); err == nil {
+			err = s.answer(stream, m)
+		}
 	}
 	if err != nil {
 		log.Warn("stream refused", "error", err)
@@ -276,8 +293,8 @@ func firstMessage(f protocol.Frame) (protocol.Message, error) {
 }
 
 // receive runs a transfer, after an earlier attempt of the same has ended.
-func (s *Server) receive(stream protocol.Stream, frames *protocol.FrameReader, offer *protocol.Offer, log *slog.Logger) {
-	r := protocol.NewReceiver(stream, frames, offer, s.sink, s.opts.Window).Within(s.budget)
+func (s *Server) receive(stream protocol.Stream, frames *protocol.FrameReader, offer *protocol.Offer, sink protocol.Sink, log *slog.Logger) {
+	r := protocol.NewReceiver(stream, frames, offer, sink, s.opts.Window).Within(s.budget)
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	defer cancel(nil)
 	run := &running{receiver: r, cancel: cancel, done: make(chan struct{})}

@@ -210,7 +210,11 @@ func (d *Dialer) connect(ctx context.Context) (*Session, error) {
 	if err != nil {
 		return nil, dialError(err)
 	}
-	return DialSession(ctx, conn, d.cfg)
+	cfg := d.cfg
+	if cfg.Host == "" {
+		cfg.Host, _, _ = net.SplitHostPort(d.addr)
+	}
+	return DialSession(ctx, conn, cfg)
 }
 
 // keep makes s the session at hand. The caller has the turn.

@@ -47,6 +47,7 @@ const (
 	CodeCommand      Code = "command"      // the sink's command failed: see the text
 	CodeUnsupported  Code = "unsupported"  // the receiver cannot do what was asked
 	CodeInternal     Code = "internal"     // a fault in sbcast
+	CodeTooLarge     Code = "too_large"    // larger than the receiver takes
 )
 
 // Error is an error with a code, as it travels in Reject, Ready and Receipt.

@@ -19,24 +19,37 @@ import (
 
 // sayHello is the first half of Hello for a client, the second for a server.
 func sayHello(conn net.Conn, cfg SessionConfig) error {
-	return writeHello(conn, &Hello{Versions: []int{Version}, Agent: cfg.Agent, MaxStreams: cfg.MaxStreams})
+	h := &Hello{Versions: []int{Version}, Agent: cfg.Agent, MaxStreams: cfg.MaxStreams}
+	if cfg.Identity != nil {
+		h.Token = cfg.Token
+	}
+	return writeHello(conn, h)
 }
 
 // hearHello is the other half. A server tells a client that it refuses why.
 func hearHello(conn net.Conn, client bool) (*Hello, error) {
 	peer, err := readHello(conn)
+	if HasCode(err, CodeProtocol) && !client { // it may understand so much; one that speaks TLS finds that we do not
+		refuse(conn, err)
+	}
 	if err != nil {
 		return nil, err
 	}
 	if !slices.Contains(peer.Versions, Version) {
 		err := Errorf(CodeVersion, "the peer (%s) speaks versions %v of the protocol, this end %d: upgrade one of them", peer.Agent, peer.Versions, Version)
 		if !client {
-			_ = writeMessage(conn, &Reject{Code: err.Code, Text: err.Text})
-			drain(conn)
+			refuse(conn, err)
 		}
 		return nil, err
 	}
 	return peer, nil
+}
+
+// refuse tells a client why it is not let in.
+func refuse(conn net.Conn, err error) {
+	e := AsError(err)
+	_ = writeMessage(conn, &Reject{Code: e.Code, Text: e.Text})
+	drain(conn)
 }
 
 // mostEarly is more than an honest client sends before it has heard Hello: an
@@ -70,7 +83,7 @@ func greet(ctx context.Context, conn net.Conn, deadline func(time.Time) error, f
 		return nil
 	}
 	conn.Close()
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
 		return Errorf(CodeDead, "no hello from %s in %v: is it an sbcast daemon?", conn.RemoteAddr(), HelloTimeout)
 	}
 	return Errorf(AsError(err).Code, "hello with %s: %w", conn.RemoteAddr(), err)

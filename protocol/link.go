@@ -36,6 +36,10 @@ const (
 	// what fits, in whole words.
 	linkPayload = math.MaxUint16 &^ 7
 
+	// flatPiece is what is written with one deadline where there is no writev: a
+	// tls.Conn whose write was cut off by its deadline cannot go on.
+	flatPiece = 64 << 10
+
 	// linkAhead is how far beyond a payload is read in the same system call:
 	// the next header, and all of a short frame behind it.
 	linkAhead = 256
@@ -332,8 +336,11 @@ func (l *link) flushLocked() (int, error) {
 			n64, err = l.buffers.WriteTo(l.conn)
 			n = int(n64)
 		} else {
-			n, err = l.conn.Write(rest)
-			rest = rest[n:]
+			n, err = l.conn.Write(rest[:min(len(rest), flatPiece)])
+			if rest = rest[n:]; err == nil && len(rest) > 0 {
+				total += n
+				continue
+			}
 		}
 		total += n
 		if err == nil || n == 0 || !errors.Is(err, os.ErrDeadlineExceeded) {

@@ -25,6 +25,7 @@ type Hello struct {
 	Versions   []int  `json:"versions"`              // protocol versions this end speaks
 	Agent      string `json:"agent,omitempty"`       // software and version, for logs
 	MaxStreams int    `json:"max_streams,omitempty"` // streams the peer may have open at once
+	Token      string `json:"token,omitempty"`       // of a client without a certificate; only inside TLS
 }
 
 // Offer says what is coming. Receivers decide on it before any content flows.

@@ -55,6 +55,7 @@ type Session struct {
 
 	peer    Hello // what the peer said, once greeted is closed
 	greeted chan struct{}
+	client  Peer // who it is, on a server
 
 	open   atomic.Int32
 	accept chan *muxStream
@@ -72,6 +73,10 @@ type Session struct {
 // when the peer refuses, the session ends, and its streams with the reason.
 func DialSession(ctx context.Context, conn net.Conn, cfg SessionConfig) (*Session, error) {
 	cfg = cfg.withDefaults()
+	conn, err := cfg.secure(ctx, conn, true)
+	if err != nil {
+		return nil, err
+	}
 	if err := greet(ctx, conn, conn.SetWriteDeadline, func() error { return sayHello(conn, cfg) }); err != nil {
 		return nil, err
 	}
@@ -85,12 +90,23 @@ func DialSession(ctx context.Context, conn net.Conn, cfg SessionConfig) (*Sessio
 // owns from then on, also when it fails.
 func AcceptSession(ctx context.Context, conn net.Conn, cfg SessionConfig) (*Session, error) {
 	cfg = cfg.withDefaults()
+	ctx, cancel := context.WithTimeout(ctx, HelloTimeout) // TLS and all
+	defer cancel()
+	conn, err := cfg.secure(ctx, conn, false)
+	if err != nil {
+		return nil, err
+	}
 	s := newSession(conn, cfg, false)
-	err := greet(ctx, conn, conn.SetDeadline, func() error {
+	err = greet(ctx, conn, conn.SetDeadline, func() error {
 		peer, err := hearHello(conn, false)
 		if err != nil {
 			return err
 		}
+		if s.client, err = cfg.admit(conn, peer); err != nil {
+			refuse(conn, err)
+			return err
+		}
+		peer.Token = ""
 		s.peer = *peer
 		close(s.greeted)
 		return sayHello(conn, cfg)
@@ -110,7 +126,7 @@ func (s *Session) hear(conn net.Conn) error {
 			s.peer = *peer
 			close(s.greeted)
 		}
-		return err
+		return tlsError(err, true) // a server looks at a client's certificate when the handshake is over
 	})
 }
 
@@ -295,6 +311,9 @@ func (s *Session) Accept() (Stream, error) {
 		return nil, io.EOF
 	}
 }
+
+// Client is who the client of a session is, on its server.
+func (s *Session) Client() Peer { return s.client }
 
 // Streams is how many streams are open.
 func (s *Session) Streams() int { return int(s.open.Load()) }

@@ -6,11 +6,16 @@
 package sink_test
 
 import (
+	"bufio"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
+	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -55,6 +60,98 @@ func TestDirNeverFollowsALinkOutside(t *testing.T) {
 			assert.Equal(t, before, entries(t, filepath.Dir(path)))
 		})
 	}
+}
+
+// Whatever a name is, even one that no offer may have: the file is beneath the
+// root or nowhere.
+func TestDirKeepsEveryNameInside(t *testing.T) {
+	table, err := os.Open("../../testdata/names.tsv")
+	require.NoError(t, err)
+	defer table.Close()
+	above := t.TempDir()
+	root := filepath.Join(above, "files")
+	write(t, filepath.Join(above, "secret"), "data")
+	require.NoError(t, os.Mkdir(root, 0o777))
+	require.NoError(t, os.Symlink(above, filepath.Join(root, "above")))
+	d, err := sink.OpenDir(root, sink.DirOptions{Fsync: sink.FsyncNever})
+	require.NoError(t, err)
+	defer d.Close()
+	inside, err := os.OpenRoot(root) // some names are too long for a path
+	require.NoError(t, err)
+	defer inside.Close()
+	count, stored := 0, 0
+	for lines := bufio.NewScanner(table); lines.Scan(); {
+		quoted, verdict, ok := strings.Cut(lines.Text(), "\t")
+		if !ok {
+			continue
+		}
+		name, err := strconv.Unquote(quoted)
+		require.NoError(t, err)
+		for _, n := range []string{name, "above/" + name} {
+			count++
+			_, err = put(t, d, offer(n, 4), "data")
+			if n == name && verdict == "good" && runtime.GOOS == "linux" {
+				assert.NoError(t, err, "%q", n)
+				content, err := inside.ReadFile(n)
+				require.NoError(t, err)
+				assert.Equal(t, "data", string(content), "%q", n)
+				stored++
+			}
+			if n != name {
+				assert.Error(t, err, "%q", n)
+			}
+		}
+	}
+	require.Greater(t, count, 400)
+	require.Greater(t, stored, 80)
+	found, err := os.ReadDir(above)
+	require.NoError(t, err)
+	require.Len(t, found, 2, "nothing came beside files and secret")
+	assertContent(t, filepath.Join(above, "secret"), "data")
+}
+
+// Somebody swaps a directory for a link to elsewhere and back, all the time.
+func TestDirUnderSwappedLinks(t *testing.T) {
+	outside := t.TempDir()
+	path := t.TempDir()
+	d, err := sink.OpenDir(path, sink.DirOptions{Fsync: sink.FsyncNever})
+	require.NoError(t, err)
+	defer d.Close()
+	sub, link := filepath.Join(path, "sub"), filepath.Join(path, "link")
+	require.NoError(t, os.Mkdir(sub, 0o777))
+	require.NoError(t, os.Symlink(outside, link))
+	done := make(chan struct{})
+	var swapper sync.WaitGroup
+	swapper.Go(func() {
+		aside := filepath.Join(path, "aside")
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				_ = os.Rename(sub, aside)
+				_ = os.Rename(link, sub)
+				time.Sleep(100 * time.Microsecond) // or the link would hardly ever be met
+				_ = os.Rename(sub, link)
+				_ = os.Rename(aside, sub)
+			}
+		}
+	})
+	published, refused := 0, 0
+	for begun := time.Now(); (published < 20 || refused < 20) && time.Since(begun) < 20*time.Second; {
+		o := offer("sub/f", 4)
+		o.Force = refused%2 == 0
+		if _, err := put(t, d, o, "data"); err == nil {
+			published++
+		} else {
+			refused++
+		}
+	}
+	close(done)
+	swapper.Wait()
+	assert.Empty(t, entries(t, outside))
+	assert.GreaterOrEqual(t, published, 20)
+	assert.GreaterOrEqual(t, refused, 20, "the link was hardly ever met")
 }
 
 func TestDirFollowsALinkInside(t *testing.T) {

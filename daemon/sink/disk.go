@@ -7,7 +7,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"syscall"
 	"time"
+
+	"github.com/sbcast/sbcast/protocol"
 )
 
 // disk is what the dir store asks of a file system: a directory that nothing
@@ -52,9 +55,19 @@ func (f rootFile) Allocate(size int64) error { return allocate(f.File, size) }
 
 func (f rootFile) TryLock() error { return tryLock(f.File) }
 
+// open opens a regular file. One that has become something else since it was
+// looked at does not hold the caller up, as a FIFO would.
 func (d rootDisk) open(name string, flag int) (diskFile, error) {
-	f, err := d.root.OpenFile(name, flag, 0o666)
+	f, err := d.root.OpenFile(name, flag|syscall.O_NONBLOCK, 0o666)
 	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = protocol.Errorf(protocol.CodeExists, "%q exists and is not a regular file (%s)", name, info.Mode().Type())
+	}
+	if err != nil {
+		f.Close()
 		return nil, err
 	}
 	return rootFile{f}, nil

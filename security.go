@@ -1,0 +1,194 @@
+// Who may connect: certificates and tokens, from flags.
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/sbcast/sbcast/daemon"
+	"github.com/sbcast/sbcast/protocol"
+)
+
+// identityFlags are those of everyone who dials.
+func identityFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "tls-cert", EnvVars: []string{"SBCAST_TLS_CERT"}, Usage: "`FILE` with the certificate of this end"},
+		&cli.StringFlag{Name: "tls-key", EnvVars: []string{"SBCAST_TLS_KEY"}, Usage: "`FILE` with its key"},
+		&cli.StringFlag{Name: "tls-ca", EnvVars: []string{"SBCAST_TLS_CA"}, Usage: "`FILE` with the authorities to trust"},
+	}
+}
+
+// clientFlags are those of commands that dial a daemon.
+func clientFlags() []cli.Flag {
+	return append(identityFlags(),
+		&cli.StringFlag{Name: "token-file", EnvVars: []string{"SBCAST_TOKEN_FILE"}, Usage: "`FILE` with a token, in place of a certificate"},
+		&cli.BoolFlag{Name: "tls", EnvVars: []string{"SBCAST_TLS"}, Usage: "dial with TLS, and trust the system's authorities"},
+	)
+}
+
+// daemonFlags are those of daemons, which say who may connect.
+func daemonFlags() []cli.Flag {
+	return append(identityFlags(),
+		&cli.StringFlag{Name: "token-file", EnvVars: []string{"SBCAST_TOKEN_FILE"}, Usage: "`FILE` with the tokens of clients without a certificate, from sbcast ca token"},
+		&cli.StringSliceFlag{Name: "allow-name", Usage: "take only files whose name matches `PATTERN`, as *.mp4 or */*; once for each (default: all)"},
+		&cli.GenericFlag{Name: "max-size", Value: &sizeValue{}, Usage: "take no file of more than `SIZE`"},
+		&cli.GenericFlag{Name: "quota", Value: &sizeValue{}, Usage: "take at most `SIZE` from each client in a day"},
+		&cli.BoolFlag{Name: "insecure", EnvVars: []string{"SBCAST_INSECURE"}, Usage: "let anybody push who can connect"},
+	)
+}
+
+// clientSession is how a command dials.
+func clientSession(c *cli.Context) (protocol.SessionConfig, error) {
+	cfg := protocol.SessionConfig{Agent: agent()}
+	id, err := identity(c, nil)
+	if err != nil {
+		return cfg, err
+	}
+	cfg.Identity = id
+	if path := c.String("token-file"); path != "" {
+		if cfg.Token, err = protocol.ReadToken(path); err != nil {
+			return cfg, configError(fmt.Errorf("--token-file: %w", err))
+		}
+	}
+	if id == nil && (c.Bool("tls") || cfg.Token != "") {
+		cfg.Identity, err = protocol.LoadIdentity(protocol.IdentityFiles{}, nil)
+	}
+	return cfg, err
+}
+
+// identity is that of --tls-cert, --tls-key and --tls-ca, nil without them.
+func identity(c *cli.Context, reloaded func(error)) (*protocol.Identity, error) {
+	files := protocol.IdentityFiles{Cert: c.String("tls-cert"), Key: c.String("tls-key"), CA: c.String("tls-ca")}
+	if files == (protocol.IdentityFiles{}) {
+		return nil, nil
+	}
+	id, err := protocol.LoadIdentity(files, reloaded)
+	if err != nil {
+		return nil, configError(fmt.Errorf("--tls-cert, --tls-key, --tls-ca: %w", err))
+	}
+	return id, nil
+}
+
+// guard says who may connect to a daemon, and what it takes from them.
+type guard struct {
+	identity *protocol.Identity
+	tokens   *protocol.Tokens
+	insecure bool
+	rules    daemon.Rules
+}
+
+// newGuard makes the guard that the flags describe. Files that are changed
+// while the daemon runs are used from then on.
+func newGuard(c *cli.Context, log *slog.Logger) (g guard, err error) {
+	g.insecure = c.Bool("insecure")
+	g.rules = daemon.Rules{AllowNames: c.StringSlice("allow-name"), MaxSize: sizeOf(c, "max-size"), Quota: sizeOf(c, "quota")}
+	if err := g.rules.Check(); err != nil {
+		return g, usagef("--allow-name: %v", err)
+	}
+	if g.identity, err = identity(c, changed(log, "certificates")); err != nil {
+		return g, err
+	}
+	if path := c.String("token-file"); path != "" {
+		if g.tokens, err = protocol.LoadTokens(path, changed(log, "tokens")); err != nil {
+			return g, configError(fmt.Errorf("--token-file: %w", err))
+		}
+	}
+	switch {
+	case g.identity == nil && g.tokens != nil:
+		err = errors.New("--token-file needs --tls-cert and --tls-key: tokens are told inside TLS only")
+	case g.identity != nil && c.String("tls-cert") == "":
+		err = errors.New("a daemon with --tls-ca needs --tls-cert and --tls-key too")
+	case g.identity != nil && !g.knows() && !g.insecure:
+		err = errors.New("--tls-cert alone says who this daemon is, not who may push: --tls-ca or --token-file does, or --insecure lets anybody")
+	}
+	if err != nil {
+		err = configError(err)
+	}
+	return g, err
+}
+
+func changed(log *slog.Logger, what string) func(error) {
+	return func(err error) {
+		if err != nil {
+			log.Error("the "+what+" changed and cannot be used: those from before are", "error", err)
+			return
+		}
+		log.Info("the " + what + " were read again")
+	}
+}
+
+// knows reports whether whoever connects has to say who it is.
+func (g guard) knows() bool {
+	return g.tokens != nil || g.identity != nil && g.identity.Takes()
+}
+
+// reload reads all files again.
+func (g guard) reload() {
+	if g.identity != nil {
+		g.identity.Reload()
+	}
+	if g.tokens != nil {
+		g.tokens.Reload()
+	}
+}
+
+// session is how the daemon dials those below it.
+func (g guard) session(window int64) protocol.SessionConfig {
+	return protocol.SessionConfig{Agent: agent(), Window: window, Identity: g.identity}
+}
+
+// address is where to listen: on this machine only, unless it is known who
+// connects, or somebody said that all may.
+func (g guard) address(addr string) (string, error) {
+	if g.knows() || g.insecure {
+		return addr, nil
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", configError(fmt.Errorf("--listen: %w", err))
+	}
+	if host == "" {
+		return net.JoinHostPort("127.0.0.1", port), nil
+	}
+	if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
+		return addr, nil
+	}
+	return "", configError(fmt.Errorf("on %s anybody could push: --tls-cert, --tls-key and --tls-ca say who may (sbcast ca makes them), --insecure that all may", addr))
+}
+
+// options completes those of a daemon.
+func (g guard) options(o daemon.Options) daemon.Options {
+	o.Identity, o.Tokens, o.Rules = g.identity, g.tokens, g.rules
+	return o
+}
+
+// listen opens a listener and says so on standard error, in one line that
+// scripts can read the address from.
+func (g guard) listen(errw io.Writer, role, addr, about string) (net.Listener, error) {
+	at, err := g.address(addr)
+	if err != nil {
+		return nil, err
+	}
+	ln, err := net.Listen("tcp", at)
+	if err != nil {
+		var opErr *net.OpError
+		if errors.As(err, &opErr) {
+			err = opErr.Err
+		}
+		return nil, configError(fmt.Errorf("%s: cannot listen on %s: %w; --listen takes another address", role, at, err))
+	}
+	fmt.Fprintf(errw, "sbcast %s: listening on %s%s\n", role, ln.Addr(), about)
+	switch {
+	case g.insecure && !g.knows():
+		fmt.Fprintf(errw, "sbcast %s: --insecure: anybody who can connect can push\n", role)
+	case at != addr:
+		fmt.Fprintf(errw, "sbcast %s: nothing says who may push, so only this machine can connect: sbcast ca makes certificates, --insecure lets anybody\n", role)
+	}
+	return ln, nil
+}
