@@ -77,6 +77,7 @@ type youtube struct {
 // of that has arrived is known only to the service.
 type youtubeRecord struct {
 	Name   string          `json:"name"`
+	ID     string          `json:"id"` // of the transfer
 	Source string          `json:"source"`
 	Size   int64           `json:"size"`            // as offered
 	Total  int64           `json:"total,omitempty"` // once all is known
@@ -167,7 +168,7 @@ func (y *youtube) String() string { return y.spec }
 func (y *youtube) serial() {}
 
 // Create implements Store. YouTube has no names, so nothing is ever replaced:
-// --force makes another video of what is there already.
+// --force makes another video of what is there already, once for each push.
 func (y *youtube) Create(ctx context.Context, r Request) (_ File, have Have, err error) {
 	if err := y.check(r.Offer); err != nil {
 		return nil, have, err
@@ -187,7 +188,7 @@ func (y *youtube) Create(ctx context.Context, r Request) (_ File, have Have, err
 			f.close()
 		}
 	}()
-	f.record = youtubeRecord{Name: r.Name, Source: sourceKey(r.Offer), Size: r.Size}
+	f.record = youtubeRecord{Name: r.Name, ID: r.ID, Source: sourceKey(r.Offer), Size: r.Size}
 	have = Have{ByCRC: true}
 	var old youtubeRecord
 	if !y.notes.load(r.Name, &old) {
@@ -195,7 +196,7 @@ func (y *youtube) Create(ctx context.Context, r Request) (_ File, have Have, err
 	}
 	same := old.Source == f.record.Source && old.Size == r.Size
 	switch {
-	case same && old.Video != "" && !r.Force && old.Digest.Algorithm() == r.Digest:
+	case same && old.Video != "" && (!r.Force || old.ID == r.ID) && old.Digest.Algorithm() == r.Digest:
 		f.record, f.published = old, true
 		return f, Have{Offset: old.Total, Published: true, Digest: old.Digest}, nil
 	case old.Session == "":
