@@ -25,7 +25,7 @@ PREFIX     ?= /usr/local
 SYSCONFDIR ?= /etc
 DESTDIR    ?=
 
-.PHONY: all build demo test test-s3 vet lint race fuzz crash bench scale latency microbench memory cross install dist run_docker clean
+.PHONY: all build demo test test-s3 vet lint race youtube-client fuzz crash bench scale latency microbench memory cross install dist run_docker clean
 
 all: build
 
@@ -35,7 +35,7 @@ build: ## a static binary in bin/
 demo: build ## broadcaster and readers on loopback, a real file pushed, digests compared
 	scripts/demo.sh bin/sbcast
 
-test: vet lint race fuzz memory cross
+test: vet lint race youtube-client fuzz memory cross
 
 vet:
 	$(GO) mod tidy -diff
@@ -57,6 +57,9 @@ $(VERSITYGW): tools/go.mod tools/go.sum
 
 test-s3: $(VERSITYGW) ## the S3 sink, with a real server on loopback
 	CGO_ENABLED=1 SBCAST_VERSITYGW=$(CURDIR)/$(VERSITYGW) $(GO) test -race -count=1 -run 'TestScripts/s3_|S3' . ./daemon/sink
+
+youtube-client: ## Google's own client against the stand-in for YouTube
+	cd tools/youtube && $(GO) mod tidy -diff && $(GO) test ./...
 
 fuzz: ## a few seconds of each target; FUZZTIME=10m for a real run
 	GO=$(GO) scripts/fuzz.sh $(FUZZTIME)

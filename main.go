@@ -68,7 +68,7 @@ func newApp() *cli.App {
 		OnUsageError:         usageError,
 		Commands: []*cli.Command{
 			pushCommand(), broadcasterCommand(), readerCommand(), devCommand(),
-			statusCommand(), ncCommand(), caCommand(), versionCommand(), manCommand(), completionCommand(),
+			statusCommand(), ncCommand(), caCommand(), youtubeCommand(), versionCommand(), manCommand(), completionCommand(),
 		},
 	}
 	for _, c := range app.Commands {

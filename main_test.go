@@ -56,6 +56,15 @@ func TestMain(m *testing.M) {
 //	s3faults NAME WHAT         a proxy before it, see cmdS3Faults
 //	uploads N                  that many uploads to it are under way
 //
+//	receiver NAME DIR          a web server that keeps in DIR what is sent to it; DIR/log says
+//	                           what it was asked; $NAME is its URL
+//	youtube NAME [FAULT...]    a stand-in for YouTube; $NAME is its URL, NAME.token a token and
+//	                           NAME.client an OAuth client for it; again, it only fails as
+//	                           told: STEP:STATUS[:REASON], STEP:lose, STEP:forget, STEP:cut=N
+//	visit NAME                 open the page that NAME asks for on standard error
+//
+//	videos NAME [FILE...]      the stand-in has these, and no other
+//	asked COUNT NAME REGEXP    so many requests to it match
 //	same FILE FILE...          they have the same bytes
 //	sameattr FILE FILE         they have the same mode and modification time
 //	nofiles DIR...             there is no file beneath, hidden ones included
@@ -103,6 +112,11 @@ func TestScripts(t *testing.T) {
 			"s3":         always(cmdS3),
 			"s3faults":   always(cmdS3Faults),
 			"uploads":    either(cmdUploads),
+			"receiver":   always(cmdReceiver),
+			"youtube":    always(cmdYouTube),
+			"visit":      always(cmdVisit),
+			"videos":     either(cmdVideos),
+			"asked":      either(cmdAsked),
 			"same":       either(cmdSame),
 			"sameattr":   either(cmdSameAttr),
 			"nofiles":    either(cmdNoFiles),
@@ -117,7 +131,9 @@ func TestScripts(t *testing.T) {
 type command func(ts *testscript.TestScript, args []string) error
 
 // checks are the commands that eventually knows, besides programs.
-var checks = map[string]command{"same": cmdSame, "sameattr": cmdSameAttr, "nofiles": cmdNoFiles, "parts": cmdParts, "uploads": cmdUploads}
+var checks = map[string]command{
+	"same": cmdSame, "sameattr": cmdSameAttr, "nofiles": cmdNoFiles, "parts": cmdParts, "videos": cmdVideos, "asked": cmdAsked, "uploads": cmdUploads,
+}
 
 // always makes a command that must succeed.
 func always(c command) func(*testscript.TestScript, bool, []string) {

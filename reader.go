@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,6 +28,8 @@ func readerCommand() *cli.Command {
 		UsageText: "sbcast reader [flags] --sink SINK\n\nSINK is where files go:\n" +
 			"  dir:PATH            files beneath a directory\n" +
 			"  s3://BUCKET/PREFIX  objects of an S3 bucket; ?endpoint=https://HOST&region=REGION for others than AWS\n" +
+			"  https://HOST/PATH/  a web server, with PUT or POST; http:// too\n" +
+			"  youtube:            videos on YouTube, after sbcast youtube login\n" +
 			"  exec:COMMAND        a command for each file, which gets it on standard input\n" +
 			"  -                   standard output, one file at a time\n" +
 			"  discard:            nowhere",
@@ -39,7 +42,7 @@ func readerCommand() *cli.Command {
 			fsyncFlag(),
 			stateFlag(),
 			&cli.BoolFlag{Name: "once", Usage: "end after one file, with exit code 0 if it was published"},
-		}, append(daemonFlags(), logFlags()...)...),
+		}, slices.Concat(sinkFlags(), daemonFlags(), logFlags())...),
 		Action: reader,
 	}
 }
@@ -69,9 +72,14 @@ func reader(c *cli.Context) error {
 		return err
 	}
 	if !c.IsSet("sink") {
-		return usagef("reader needs --sink: dir:PATH, s3://BUCKET/PREFIX, exec:COMMAND, discard: or -")
+		return usagef("reader needs --sink: dir:PATH, s3://BUCKET/PREFIX, https://HOST/PATH/, youtube:, exec:COMMAND, discard: or -")
 	}
-	store, err := sink.Open(c.String("sink"), sink.Options{Output: c.App.Writer, PartTTL: timeOf(c, "part-ttl"), Fsync: fsync, State: stateDir(c)})
+	kept := sink.Options{Output: c.App.Writer, PartTTL: timeOf(c, "part-ttl"), Fsync: fsync, State: stateDir(c)}
+	if kept.HTTP, err = httpOptions(c); err != nil {
+		return err
+	}
+	kept.YouTube = youtubeOptions(c)
+	store, err := sink.Open(c.String("sink"), kept)
 	if err != nil {
 		return configError(err)
 	}

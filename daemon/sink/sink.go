@@ -84,10 +84,13 @@ type Options struct {
 	PartTTL time.Duration // after which what is unfinished is deleted, here and elsewhere; 0: DefaultPartTTL
 	Fsync   Fsync         // see DirOptions
 	State   string        // directory for notes of uploads under way; "" keeps none
+	HTTP    HTTPOptions
+	YouTube YouTubeOptions
 }
 
 // Open opens the store that spec describes: dir:PATH, s3://BUCKET/PREFIX,
-// exec:COMMAND, discard: or - for standard output.
+// http://HOST/PATH, https://HOST/PATH, youtube:, exec:COMMAND, discard: or -
+// for standard output.
 func Open(spec string, opts Options) (Store, error) {
 	kind, rest, _ := strings.Cut(spec, ":")
 	switch {
@@ -99,10 +102,14 @@ func Open(spec string, opts Options) (Store, error) {
 		return newCommand(rest)
 	case kind == "s3":
 		return openS3(spec, opts)
+	case kind == "http", kind == "https":
+		return openHTTP(spec, opts.HTTP, opts.State)
+	case kind == "youtube":
+		return openYouTube(rest, opts)
 	case kind == "dir":
 		return OpenDir(rest, DirOptions{PartTTL: opts.PartTTL, Fsync: opts.Fsync})
 	default:
-		return nil, fmt.Errorf("unknown sink %q: want dir:PATH, s3://BUCKET/PREFIX, exec:COMMAND, discard: or -", spec)
+		return nil, fmt.Errorf("unknown sink %q: want dir:PATH, s3://BUCKET/PREFIX, https://HOST/PATH, youtube:, exec:COMMAND, discard: or -", spec)
 	}
 }
 
