@@ -56,7 +56,7 @@ type feed struct {
 
 // errRewind says that the readers have lost content that is not kept any more.
 func (f *feed) errRewind(offset, kept int64) error {
-	return &InputError{Err: fmt.Errorf(
+	return &InputError{Err: protocol.Errorf(protocol.CodeTruncated,
 		"%s cannot be read again, and the readers need it from byte %d on, of which only what follows byte %d is kept: push it from a file", f.src.Name(), offset, kept)}
 }
 

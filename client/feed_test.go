@@ -188,6 +188,23 @@ func TestFeedRewinds(t *testing.T) {
 	assert.Equal(t, digestOf(protocol.DigestSHA256, content), f.hasher.Digest())
 }
 
+// What can be read once and is not kept any more is gone: it is a reader that
+// has lost it.
+func TestFeedCannotRewindAPipe(t *testing.T) {
+	f := &feed{src: Stream(bytes.NewReader(mixed(100*testChunk)), "f"), size: -1, pace: newPace(testChunk), alg: protocol.DigestXXH128}
+	defer f.close()
+	k := newTaker(f, nil)
+	k.fail = 60
+	a := accepted(0)
+	a.Window = 4 * testChunk
+	require.ErrorIs(t, f.send(t.Context(), k, a, func(int) {}), errCut)
+	err := f.send(t.Context(), newTaker(f, nil), accepted(0), func(int) {})
+	var input *InputError
+	require.ErrorAs(t, err, &input)
+	require.ErrorContains(t, err, "f cannot be read again")
+	assert.True(t, protocol.HasCode(err, protocol.CodeTruncated), err)
+}
+
 // A reader that can check by CRC32C alone comes in a later attempt: a source
 // that can be read again is, though what the readers want is kept.
 func TestFeedSumsForWhoAsksLate(t *testing.T) {
