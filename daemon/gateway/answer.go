@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/sbcast/sbcast/protocol"
@@ -55,8 +56,18 @@ func failure(err error) answer {
 		return answer{Status: r.status, Message: err.Error(), Code: r.code}
 	}
 	e := protocol.AsError(err)
-	return answer{Status: statusOf(e.Code), Message: err.Error(), Code: e.Code}
+	status := statusOf(e.Code)
+	if e.Code == protocol.CodeDenied && e.Leaf == "" && len(e.Leaves) == 0 { // by the broadcaster's rules
+		status = http.StatusForbidden
+	}
+	return answer{Status: status, Message: inHTTP(err.Error()), Code: e.Code}
 }
+
+// flags are those of sbcast push that errors tell of, as parameters.
+var flags = strings.NewReplacer("--force", "?force", "--require", "?require")
+
+// inHTTP says in the words of an HTTP client what was meant for a command line.
+func inHTTP(text string) string { return flags.Replace(text) }
 
 // statusOf is the HTTP status for an error of the protocol: 4xx where the
 // client can do something about it, 5xx where the readers are to be looked at.
@@ -66,6 +77,8 @@ func statusOf(c protocol.Code) int {
 		return http.StatusBadRequest
 	case protocol.CodeExists, protocol.CodeConflict, protocol.CodeSuperseded, protocol.CodePolicy:
 		return http.StatusConflict
+	case protocol.CodeTooLarge:
+		return http.StatusRequestEntityTooLarge
 	case protocol.CodeNoSpace:
 		return http.StatusInsufficientStorage
 	case protocol.CodeBusy, protocol.CodeShutdown, protocol.CodeInterrupted:
@@ -103,7 +116,7 @@ func outcome(receipts []protocol.Receipt, err error, took time.Duration) answer 
 		}
 		data[readerKey(r.Leaf)] = receipt{
 			Status: r.Status, Bytes: r.Bytes, Digest: r.Digest, Location: r.Location,
-			ResumedFrom: r.ResumedFrom, Seconds: r.Seconds, Code: r.Code, Message: r.Text,
+			ResumedFrom: r.ResumedFrom, Seconds: r.Seconds, Code: r.Code, Message: inHTTP(r.Text),
 		}
 	}
 	data[keyDuration] = seconds(took)
@@ -138,7 +151,10 @@ func combine(files []answer, took time.Duration) answer {
 	worst := answer{Status: http.StatusOK, Message: "ok"}
 	for _, f := range files {
 		if f.Status > worst.Status {
-			worst = answer{Status: f.Status, Message: f.Name + ": " + f.Message, Code: f.Code}
+			worst = answer{Status: f.Status, Message: f.Message, Code: f.Code}
+			if f.Name != "" { // it is of a file, not of the form
+				worst.Message = f.Name + ": " + f.Message
+			}
 		}
 	}
 	worst.Data = map[string]any{keyDuration: seconds(took), keyFiles: files}
