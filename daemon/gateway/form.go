@@ -3,6 +3,7 @@
 package gateway
 
 import (
+	"errors"
 	"io"
 	"mime"
 	"mime/multipart"
@@ -15,12 +16,14 @@ import (
 // Limits of a form.
 const (
 	maxFiles    = 1000
-	maxEpilogue = 4 << 10 // bytes behind the last boundary
+	maxHeading  = 64 << 10 // bytes before the content of a file
+	maxEpilogue = 4 << 10  // bytes behind the last boundary
 )
 
 // form is a multipart/form-data body. Its files come one after the other.
 type form struct {
 	parts *multipart.Reader
+	in    *heading // what parts reads
 	body  *body
 	next  *multipart.Part // nil behind the last
 	files int
@@ -32,14 +35,22 @@ func openForm(h http.Header, b *body) (*form, error) {
 	if err != nil || kind != "multipart/form-data" || attrs["boundary"] == "" {
 		return nil, refuse(http.StatusUnsupportedMediaType, "", "want multipart/form-data: curl -F file=@FILE, or the file itself with curl -T FILE http://HOST/broadcast/NAME")
 	}
-	f := &form{parts: multipart.NewReader(b, attrs["boundary"]), body: b}
+	f := &form{in: &heading{r: b, left: unbounded}, body: b}
+	f.parts = multipart.NewReader(f.in, attrs["boundary"])
 	return f, f.advance()
 }
 
 // advance finds the next part, or the proper end of the body. The content of
 // the part before is skipped, if it was not read.
 func (f *form) advance() error {
+	if f.next != nil {
+		if _, err := io.Copy(io.Discard, f.next); err != nil {
+			return f.broken(err)
+		}
+	}
+	f.in.left = maxHeading
 	part, err := f.parts.NextRawPart() // raw: the content is pushed as it is
+	f.in.left = unbounded
 	switch {
 	case err == io.EOF: // wrapped it means that the last boundary never came
 		f.next = nil
@@ -66,6 +77,10 @@ func (f *form) finish() error {
 func (f *form) broken(err error) error {
 	if why := f.body.failure(); why != nil {
 		return why
+	}
+	var r *refusal
+	if errors.As(err, &r) {
+		return r
 	}
 	return refuse(http.StatusBadRequest, protocol.CodeTruncated, "the form ended before its last boundary, or is no form: %v", err)
 }
@@ -124,5 +139,25 @@ func (r *fileReader) Read(p []byte) (int, error) {
 		err = r.form.broken(err)
 	}
 	r.err = err
+	return n, err
+}
+
+// heading bounds what is read in search of a part: the parser keeps it.
+type heading struct {
+	r    io.Reader
+	left int // bytes
+}
+
+const unbounded = -1
+
+func (h *heading) Read(p []byte) (int, error) {
+	switch {
+	case h.left == 0:
+		return 0, badRequest("the form has more than %d bytes before the content of a file", maxHeading)
+	case h.left == unbounded:
+		return h.r.Read(p)
+	}
+	n, err := h.r.Read(p[:min(len(p), h.left)])
+	h.left -= n
 	return n, err
 }
