@@ -5,6 +5,7 @@ package gateway
 import (
 	"net/http"
 	"strings"
+	"time"
 )
 
 // Paths. They are matched here and not by a ServeMux, which redirects what it
@@ -67,7 +68,7 @@ const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src
 	"base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 
 // headers puts on every answer what keeps browsers from doing more with it
-// than is meant.
+// than is meant, and bounds every request.
 func headers(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -76,6 +77,9 @@ func headers(next http.Handler) http.Handler {
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		if r.Body != http.NoBody { // net/http reads what is left of it, without a deadline; an upload has its own
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(lingerTimeout))
+		}
 		next.ServeHTTP(w, r)
 	})
 }

@@ -7,21 +7,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/sbcast/sbcast/protocol"
 )
-
-// errGone ends a push whose client has hung up before the answer: nobody comes
-// back for it, so the readers are to forget it.
-var errGone goneError
-
-type goneError struct{}
-
-func (goneError) Error() string { return "the HTTP client went away" }
-
-func (goneError) Unwrap() []error { return []error{protocol.ErrForget, context.Canceled} }
 
 // upload is one request with files.
 type upload struct {
@@ -37,28 +28,26 @@ type upload struct {
 // upload serves a request: files pushes what is in it, and returns an answer
 // for each file, and why it went no further.
 func (g *Gateway) upload(w http.ResponseWriter, r *http.Request, files func(*upload) ([]answer, error)) {
+	u := &upload{g: g, r: r, body: newBody(r, http.NewResponseController(w), g.opts.Stall), begun: time.Now()}
 	if err := g.enter(); err != nil {
-		w.Header().Set("Connection", "close")
-		failure(err).write(w)
-		return
+		u.answer(w, failure(err))
+	} else {
+		u.serve(w, files)
 	}
-	u := &upload{g: g, r: r, body: newBody(r.Body, http.NewResponseController(w), g.opts.Stall), begun: time.Now()}
-	if rest := u.serve(w, files); rest {
-		u.body.linger(w)
-	}
+	u.body.linger() // it is no upload any more
 }
 
-// serve does the upload and answers. It reports whether the client may still be
-// sending, who then is no upload any more.
-func (u *upload) serve(w http.ResponseWriter, files func(*upload) ([]answer, error)) (rest bool) {
+func (u *upload) serve(w http.ResponseWriter, files func(*upload) ([]answer, error)) {
 	defer u.g.uploads.Done()
-	a := u.run(files)
-	whole := u.body.stop()
-	if !whole {
+	u.answer(w, u.run(files))
+}
+
+// answer tells the client a. The connection ends then, unless the body has.
+func (u *upload) answer(w http.ResponseWriter, a answer) {
+	if whole := u.body.stop(); !whole {
 		w.Header().Set("Connection", "close")
 	}
 	a.write(w)
-	return !whole && a.Status != http.StatusRequestTimeout
 }
 
 // run does the upload. Its slot is free before the answer is told: who has that
@@ -76,7 +65,7 @@ func (u *upload) run(files func(*upload) ([]answer, error)) answer {
 	}
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(u.r.Context()))
 	defer cancel(nil)
-	defer context.AfterFunc(u.r.Context(), func() { cancel(errGone) })()
+	defer context.AfterFunc(u.r.Context(), func() { cancel(u.body.gone()) })()
 	defer context.AfterFunc(u.g.ctx, func() { cancel(context.Cause(u.g.ctx)) })()
 	u.ctx = ctx
 	answers, err := files(u)
@@ -109,9 +98,14 @@ func (u *upload) push(name string, size int64, content io.Reader) answer {
 }
 
 func (u *upload) progress(p Progress) {
-	if u.watch != nil {
-		u.watch.set(p)
+	if u.watch == nil {
+		return
 	}
+	p.Leaves = slices.Clone(p.Leaves)
+	for i := range p.Leaves {
+		p.Leaves[i].Text = inHTTP(p.Leaves[i].Text)
+	}
+	u.watch.set(p)
 }
 
 // put pushes the body of a PUT.

@@ -82,6 +82,14 @@ func TestFormFails(t *testing.T) {
 	assert.Equal(t, "two: it is there (what came behind it was not read)", a.Message)
 	assert.Equal(t, protocol.CodeExists, a.Code)
 	assert.Len(t, to.published(), 1)
+
+	// What is wrong with the form is not said of a file.
+	req := f.request(http.MethodPost, "/broadcast", strings.NewReader("--b\r\nContent-Disposition: form-data; name=\"f\"; filename=\"one\"\r\n\r\n1\r\n"+
+		"--b\r\nContent-Disposition: form-data; name=\"force\"\r\n\r\n1\r\n--b--\r\n"))
+	req.Header.Set("Content-Type", "multipart/form-data; boundary=b")
+	a = f.do(req)
+	assert.Equal(t, 400, a.Status)
+	assert.Regexp(t, `^the form's field "force" is not a file`, a.Message)
 }
 
 func TestStatus(t *testing.T) {
@@ -91,7 +99,8 @@ func TestStatus(t *testing.T) {
 		protocol.CodeExists: 409, protocol.CodeConflict: 409, protocol.CodePolicy: 409,
 		protocol.CodeNoSpace: 507, protocol.CodeDenied: 502, protocol.CodeIO: 502, protocol.CodeUnreachable: 502,
 		protocol.CodeDead: 502, protocol.CodeDigest: 502, protocol.CodeStalled: 504, protocol.CodeBusy: 503,
-		protocol.CodeShutdown: 503, protocol.CodeInternal: 500, protocol.CodeName: 400,
+		protocol.CodeShutdown: 503, protocol.CodeInternal: 500, protocol.CodeName: 400, protocol.CodeTooLarge: 413,
+		protocol.CodeTruncated: 502,
 	} {
 		to.push = func(context.Context, gateway.File, func(gateway.Progress)) ([]protocol.Receipt, error) {
 			return []protocol.Receipt{{Leaf: "duration", Status: protocol.LeafFailed, Code: code, Text: "why"}}, &protocol.Error{Code: code, Text: "why", Leaf: "duration"}
@@ -104,11 +113,30 @@ func TestStatus(t *testing.T) {
 		assert.Contains(t, string(a.Data["/duration"]), `"message":"why"`, "a reader with an odd name is told apart")
 	}
 	to.push = func(context.Context, gateway.File, func(gateway.Progress)) ([]protocol.Receipt, error) {
+		return nil, protocol.Errorf(protocol.CodeDenied, "the name is not one of those taken here")
+	}
+	assert.Equal(t, 403, f.put("/broadcast/x", "content").Status, "no reader has said so")
+
+	// Options are called what they are called here.
+	to.push = func(_ context.Context, _ gateway.File, progress func(gateway.Progress)) ([]protocol.Receipt, error) {
+		progress(gateway.Progress{Leaves: []protocol.Leaf{{Name: "oslo", State: protocol.LeafFailed, Text: "exists; --force replaces it"}}})
+		return []protocol.Receipt{{Leaf: "oslo", Status: protocol.LeafFailed, Text: "exists; --force replaces it"}},
+			protocol.Errorf(protocol.CodeExists, "exists; --force replaces it (--require is all)")
+	}
+	watched := f.events("upload-1")
+	a := f.put("/broadcast/x?id=upload-1", "content")
+	assert.Equal(t, "exists; ?force replaces it (?require is all)", a.Message)
+	assert.Contains(t, string(a.Data["oslo"]), "; ?force replaces it")
+	for e := range watched {
+		assert.NotContains(t, e.data, "--force", e.kind)
+	}
+
+	to.push = func(context.Context, gateway.File, func(gateway.Progress)) ([]protocol.Receipt, error) {
 		all := published(1)
 		all[0].Status, all[0].Code = protocol.LeafFailed, protocol.CodeNoSpace
 		return all, nil
 	}
-	a := f.put("/broadcast/x?require=any", "c")
+	a = f.put("/broadcast/x?require=any", "c")
 	assert.Equal(t, 207, a.Status)
 	assert.Equal(t, "1 of 2 readers failed", a.Message)
 }
@@ -166,7 +194,7 @@ func TestBadRequests(t *testing.T) {
 	}
 	assert.Equal(t, 415, f.do(f.request(http.MethodPost, "/broadcast", strings.NewReader("x"))).Status)
 	conn, r := f.dial()
-	_, err := io.WriteString(conn, "PUT /broadcast/x HTTP/1.1\r\nHost: x\r\n\r\n")
+	_, err := io.WriteString(conn, "PUT /broadcast/x HTTP/1.1\r\nHost: localhost\r\n\r\n")
 	require.NoError(t, err)
 	res, err := http.ReadResponse(r, nil)
 	require.NoError(t, err)
@@ -181,11 +209,11 @@ func TestBadRequests(t *testing.T) {
 func TestTruncated(t *testing.T) {
 	kind, body := form(t, "one", "the content of the one file")
 	for name, whole := range map[string]string{
-		"form": fmt.Sprintf("POST /broadcast HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s", kind, len(body), body),
-		"form in chunks": fmt.Sprintf("POST /broadcast HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n",
+		"form": fmt.Sprintf("POST /broadcast HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s", kind, len(body), body),
+		"form in chunks": fmt.Sprintf("POST /broadcast HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n",
 			kind, len(body), body),
-		"size":   "PUT /broadcast/one HTTP/1.1\r\nHost: x\r\nContent-Length: 27\r\n\r\nthe content of the one file",
-		"chunks": "PUT /broadcast/one HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nthe \r\n17\r\ncontent of the one file\r\n0\r\n\r\n",
+		"size":   "PUT /broadcast/one HTTP/1.1\r\nHost: localhost\r\nContent-Length: 27\r\n\r\nthe content of the one file",
+		"chunks": "PUT /broadcast/one HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nthe \r\n17\r\ncontent of the one file\r\n0\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			to := &readers{}
@@ -237,7 +265,7 @@ func TestExpectContinue(t *testing.T) {
 	}}
 	f := serve(t, to, gateway.Options{})
 	conn, r := f.dial()
-	_, err := io.WriteString(conn, "PUT /broadcast/x HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\nExpect: 100-continue\r\n\r\n")
+	_, err := io.WriteString(conn, "PUT /broadcast/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\nExpect: 100-continue\r\n\r\n")
 	require.NoError(t, err)
 	line, err := r.ReadString('\n')
 	require.NoError(t, err)
@@ -267,7 +295,7 @@ func TestBackpressure(t *testing.T) {
 	f := serve(t, to, gateway.Options{Stall: 100 * time.Millisecond})
 	conn, r := f.dial()
 	const size = 64 << 20 // more than all socket buffers hold
-	_, err := fmt.Fprintf(conn, "PUT /broadcast/x HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", size)
+	_, err := fmt.Fprintf(conn, "PUT /broadcast/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n", size)
 	require.NoError(t, err)
 	receive(t, begun, "the push")
 	require.NoError(t, conn.SetWriteDeadline(time.Now().Add(300*time.Millisecond))) // longer than the client may stall
@@ -306,7 +334,7 @@ func TestHangUp(t *testing.T) {
 	}}
 	f := serve(t, to, gateway.Options{})
 	conn, _ := f.dial()
-	_, err := io.WriteString(conn, "PUT /broadcast/x HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc")
+	_, err := io.WriteString(conn, "PUT /broadcast/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc")
 	require.NoError(t, err)
 	receive(t, taken, "the content")
 	conn.Close()
