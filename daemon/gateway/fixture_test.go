@@ -40,6 +40,7 @@ type pushed struct {
 // readers is a Pusher. It publishes what it can read to its end, unless push
 // says what to do.
 type readers struct {
+	ask    func(ctx context.Context) ([]gateway.Reader, error)
 	push   func(ctx context.Context, f gateway.File, progress func(gateway.Progress)) ([]protocol.Receipt, error)
 	there  []gateway.Reader
 	mu     sync.Mutex
@@ -66,7 +67,12 @@ func (r *readers) take(f gateway.File) ([]protocol.Receipt, error) {
 	return published(int64(len(b))), nil
 }
 
-func (r *readers) Readers(context.Context) ([]gateway.Reader, error) { return r.there, nil }
+func (r *readers) Readers(ctx context.Context) ([]gateway.Reader, error) {
+	if r.ask != nil {
+		return r.ask(ctx)
+	}
+	return r.there, nil
+}
 
 func (r *readers) published() []pushed {
 	r.mu.Lock()

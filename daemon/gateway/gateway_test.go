@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -37,13 +39,16 @@ func TestLimits(t *testing.T) {
 
 	// A client that sends nothing is not waited for.
 	conn, r := f.dial()
-	_, err := io.WriteString(conn, "PUT /broadcast/x HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\n\r\ncon")
+	_, err := io.WriteString(conn, "PUT /broadcast/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 7\r\n\r\ncon")
 	require.NoError(t, err)
 	res, err := http.ReadResponse(r, nil)
 	require.NoError(t, err)
 	a = f.read(res)
 	assert.Equal(t, 408, a.Status)
 	assert.Equal(t, protocol.CodeStalled, a.Code)
+
+	f2 := serve(t, &readers{}, gateway.Options{MaxSize: math.MaxInt64})
+	assert.Equal(t, 200, f2.do(f2.request(http.MethodPut, "/broadcast/x", io.MultiReader(strings.NewReader(most)))).Status)
 
 	var many []string
 	for range 1001 {
@@ -203,6 +208,19 @@ func TestHealth(t *testing.T) {
 	f = serve(t, &readers{there: to.there[1:]}, gateway.Options{})
 	assert.Equal(t, 503, f.get("/readyz").Status)
 	assert.Equal(t, 405, f.put("/healthz", "").Status)
+}
+
+// Who asks and does not wait for the answer does not spoil that of the next.
+func TestHealthWhenTheAskerLeaves(t *testing.T) {
+	to := &readers{}
+	f := serve(t, to, gateway.Options{})
+	ctx, leave := context.WithCancel(t.Context())
+	to.ask = func(ctx context.Context) ([]gateway.Reader, error) {
+		leave()
+		return []gateway.Reader{{Name: "oslo"}}, ctx.Err()
+	}
+	f.g.Handler().ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, http.MethodGet, "/readyz", nil))
+	assert.Equal(t, 200, f.get("/readyz").Status)
 }
 
 func TestPageFiles(t *testing.T) {

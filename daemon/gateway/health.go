@@ -26,7 +26,8 @@ type health struct {
 func newHealth() *health { return &health{turn: make(chan struct{}, 1)} }
 
 // ready says whether an upload has a chance: one reader at least is there, and
-// the gateway is not about to stop. Data names them all.
+// the gateway is not about to stop. Data names them all. The readers are asked
+// to the end even if who asked has gone: the answer is for those who come next.
 func (g *Gateway) ready(ctx context.Context) answer {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
@@ -40,13 +41,15 @@ func (g *Gateway) ready(ctx context.Context) answer {
 		return failure(refuse(http.StatusServiceUnavailable, protocol.CodeStalled, "the readers are being asked"))
 	}
 	if h := g.health; time.Since(h.lastAt) > readyFor {
-		h.last = g.ask(ctx)
+		h.last = g.ask(context.WithoutCancel(ctx))
 		h.lastAt = time.Now()
 	}
 	return g.health.last
 }
 
 func (g *Gateway) ask(ctx context.Context) answer {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
 	readers, err := g.pusher.Readers(ctx)
 	if err != nil {
 		return failure(refuse(http.StatusServiceUnavailable, protocol.AsError(err).Code, "the readers cannot be asked: %v", err))
