@@ -41,6 +41,7 @@ func gatewayFlags(value string) []cli.Flag {
 		&cli.StringFlag{Name: "http", Usage: about},
 		&cli.GenericFlag{Name: "http-max-size", Value: &sizeValue{}, Usage: "`SIZE` of the largest file by HTTP (default: no limit)"},
 		&cli.IntFlag{Name: "http-max-uploads", Value: gateway.DefaultMaxUploads, Usage: "`NUMBER` of HTTP uploads at once"},
+		&cli.StringSliceFlag{Name: "http-host", Usage: "`NAME` of the HTTP gateway, where it is on loopback and called otherwise than localhost: behind a proxy; once for each"},
 		&cli.GenericFlag{Name: "http-timeout", Value: &secondsValue{gateway.DefaultStall}, Usage: "`SECONDS` that an HTTP client may send nothing while it could"},
 	}
 }
@@ -90,10 +91,13 @@ func addGateway(c *cli.Context, guard guard, at httpAddress, services map[servic
 	if err != nil {
 		return "", err
 	}
-	g := gateway.New(
-		&pusher{client.NewOver("broadcaster", s.Local("gateway"))},
-		gateway.Options{MaxSize: sizeOf(c, "http-max-size"), MaxUploads: c.Int("http-max-uploads"), Stall: timeOf(c, "http-timeout"), Log: log},
-	)
+	hosts := c.StringSlice("http-host")
+	if guard.knows() {
+		hosts = append(hosts, gateway.AnyHost) // a browser tells a foreign page nothing that says who it is
+	}
+	g := gateway.New(&pusher{client.NewOver("broadcaster", s.Local("gateway"))}, gateway.Options{
+		MaxSize: sizeOf(c, "http-max-size"), MaxUploads: c.Int("http-max-uploads"), Stall: timeOf(c, "http-timeout"), Hosts: hosts, Log: log,
+	})
 	services[g] = ln
 	return ln.Addr().String(), nil
 }

@@ -21,6 +21,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -48,6 +49,7 @@ type Options struct {
 	MaxSize    int64         // bytes of the largest file; 0: no limit
 	MaxUploads int           // uploads at once, more get 503; 0: DefaultMaxUploads
 	Stall      time.Duration // without a byte from a client that is waited for; 0: DefaultStall
+	Hosts      []string      // what a gateway on loopback is called beside localhost and its addresses; AnyHost: anything
 	Log        *slog.Logger  // nil: none
 }
 
@@ -59,6 +61,7 @@ type Gateway struct {
 	events *events
 	health *health
 	slots  chan struct{} // of uploads
+	local  atomic.Bool   // only this machine can connect
 
 	ctx    context.Context // ends when uploads must
 	cancel context.CancelCauseFunc
@@ -99,12 +102,13 @@ func New(p Pusher, opts Options) *Gateway {
 func (g *Gateway) Handler() http.Handler {
 	same := http.NewCrossOriginProtection()
 	same.SetDenyHandler(http.HandlerFunc(foreign))
-	return headers(same.Handler(http.HandlerFunc(g.route)))
+	return headers(g.hosts(same.Handler(http.HandlerFunc(g.route))))
 }
 
 // Serve answers on ln until the Gateway is shut down, then returns nil. It
 // owns ln.
 func (g *Gateway) Serve(ln net.Listener) error {
+	g.local.Store(loopback(ln))
 	err := g.server.Serve(netutil.LimitListener(ln, maxConns))
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
