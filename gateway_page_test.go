@@ -259,6 +259,8 @@ func TestPageError(t *testing.T) {
 	assert.Contains(t, message, "reader-2")
 	assert.Contains(t, message, "exists")
 	assert.NoFileExists(t, filepath.Join(p.dir, "reader-1", "notes.txt"))
+	assert.NotContains(t, message, "force")
+	assert.Equal(t, []string{"not published", "failed"}, eval[[]string](p, `Array.from(document.querySelectorAll(".word"), (w) => w.textContent)`))
 	p.picture("failed")
 
 	// On a phone, with any reader enough.
@@ -273,6 +275,51 @@ func TestPageError(t *testing.T) {
 	p.click(".failed .replace")
 	p.visible(".transfer:first-child.done")
 	p.same(path)
+}
+
+// What is refused while a browser is still sending is told: it does not look
+// for an answer before it has sent everything.
+func TestPageEarlyAnswer(t *testing.T) {
+	p := openPage(t)
+	require.NoError(t, os.WriteFile(filepath.Join(p.dir, "reader-2", "large"), []byte("older"), 0o644))
+	call(p, slowLink, linkParams{Download: -1, Upload: 256 << 10})
+	p.choose(p.file("large", 32<<20))
+	p.click("#send")
+	p.await("failed")
+	assert.Contains(t, eval[string](p, `document.querySelector(".message").textContent`), `reader-2: "large" exists`)
+	p.visible(".replace")
+}
+
+// The focus stays on the card when the button that had it goes, and names of
+// any length fit on a phone.
+func TestPageCancel(t *testing.T) {
+	p := openPage(t)
+	call(p, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: 320, Height: 640, DeviceScaleFactor: 2, Mobile: true})
+	call(p, slowLink, linkParams{Download: -1, Upload: 256 << 10})
+	path := p.file(strings.Repeat("a long name ", 20)+"<b>&amp;", 4<<20)
+	p.choose(path)
+
+	// A number that is out of sight does not hold the form up.
+	p.do(chromedp.SetValue(chromedp.CSS("#require"), "number"))
+	eval[any](p, `$("require").dispatchEvent(new Event("change")); $("number").value = "0"; 0`)
+	assert.False(t, eval[bool](p, `$("form").checkValidity()`))
+	p.do(chromedp.SetValue(chromedp.CSS("#require"), "all"))
+	eval[any](p, `$("require").dispatchEvent(new Event("change")); 0`)
+	p.click("#send")
+	p.visible(".row.receiving")
+	p.picture("narrow")
+	assert.LessOrEqual(t, eval[int](p, `document.documentElement.scrollWidth`), 320, "the page is wider than a phone")
+	eval[any](p, `document.querySelector(".cancel").focus(); 0`)
+	p.do(chromedp.KeyEvent(kb.Enter))
+	p.await("failed")
+	p.until(`document.activeElement.className === "retry"`)
+	assert.Equal(t, "cancelled", eval[string](p, `document.querySelector(".state").textContent`))
+	call(p, slowLink, linkParams{Download: -1, Upload: -1})
+	p.do(chromedp.KeyEvent(kb.Enter))
+	p.await("done")
+	p.same(path)
+	assert.True(t, eval[bool](p, `document.querySelector(".transfer").contains(document.activeElement)`))
+	p.picture("narrow-done")
 }
 
 // The keyboard alone is enough, and dark is dark.

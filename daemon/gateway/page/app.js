@@ -18,7 +18,13 @@ function choose(files) {
 }
 
 $("files").addEventListener("change", () => choose($("files").files));
-$("require").addEventListener("change", () => { $("number").hidden = $("require").value !== "number"; });
+$("require").addEventListener("change", askNumber);
+
+// askNumber asks for a number only where it means something: one that is out of
+// sight and wrong would hold the form up.
+function askNumber() {
+  $("number").disabled = $("number").hidden = $("require").value !== "number";
+}
 
 for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
   document.addEventListener(kind, (e) => {
@@ -40,9 +46,12 @@ $("form").addEventListener("submit", (e) => {
   if (options.require === "number") options.require = $("number").value;
   for (const file of chosen) enqueue(new Transfer(file, options));
   $("form").reset();
-  $("number").hidden = true;
+  askNumber();
   choose([]);
 });
+
+// A page that is left takes what it sends with it.
+addEventListener("beforeunload", (e) => { if (running) e.preventDefault(); });
 
 // The queue.
 
@@ -68,7 +77,7 @@ class Transfer {
     this.options = options;
     this.rows = new Map();
     this.card = $("transfer-template").content.firstElementChild.cloneNode(true);
-    this.part("name").textContent = file.name;
+    this.part("name").textContent = this.part("name").title = file.name;
     this.part("size").textContent = sizeText(file.size);
     this.part("whole").setAttribute("aria-label", `${file.name}, all readers`);
     this.part("cancel").addEventListener("click", () => this.cancel());
@@ -93,7 +102,9 @@ class Transfer {
   }
 
   // show puts the card into a state, with a message where something is wrong.
+  // A button that goes while it has the focus leaves it to the next one.
   show(state, text, message) {
+    const focused = this.card.contains(document.activeElement) ? document.activeElement : null;
     this.card.className = `transfer ${state}`;
     this.part("state").textContent = text;
     this.part("message").textContent = message ?? "";
@@ -103,6 +114,7 @@ class Transfer {
     this.part("retry").hidden = state !== "failed" && state !== "partly";
     this.part("remove").hidden = !over;
     this.part("replace").hidden = true;
+    if (focused?.hidden) this.card.querySelector("button:not([hidden])").focus();
   }
 
   async run() {
@@ -113,6 +125,8 @@ class Transfer {
     const answer = this.cancelled ? { cancelled: true } : await this.upload(id);
     events?.close();
     this.finish(answer);
+    this.request?.abort(); // nobody wants the rest
+    this.request = this.answered = null;
   }
 
   // listen opens the events of the upload. It goes on without them when they
@@ -121,7 +135,10 @@ class Transfer {
     if (!window.EventSource) return null;
     const events = new EventSource(`events/${id}`);
     events.addEventListener("progress", (e) => this.progress(JSON.parse(e.data)));
-    events.addEventListener("done", () => events.close());
+    events.addEventListener("done", (e) => {
+      events.close();
+      this.answered?.(JSON.parse(e.data));
+    });
     return new Promise((resolve) => {
       const late = setTimeout(() => resolve(events), 1500);
       events.onopen = () => { clearTimeout(late); resolve(events); };
@@ -131,14 +148,17 @@ class Transfer {
     });
   }
 
-  // upload sends the file and resolves with the answer, whatever it is.
+  // upload sends the file and resolves with the answer, whatever it is. The
+  // last of the events is the answer too: a browser that is still sending does
+  // not look for the one that comes on the same connection.
   upload(id) {
     const query = new URLSearchParams({ id, require: this.options.require });
     if (this.options.force) query.set("force", "1");
     return new Promise((resolve) => {
+      this.answered = resolve;
       const request = new XMLHttpRequest(); // unlike fetch it tells how far it is
       this.request = request;
-      request.open("PUT", `broadcast/${encodeURIComponent(this.file.name)}?${query}`);
+      request.open("PUT", `broadcast/${encodeURIComponent(this.file.name.toWellFormed?.() ?? this.file.name)}?${query}`);
       request.responseType = "json";
       request.upload.onprogress = (e) => {
         if (this.rows.size === 0) this.whole(e.loaded); // there are no events
@@ -160,7 +180,7 @@ class Transfer {
 
   share(bytes) { return this.file.size === 0 ? 1 : Math.min(1, bytes / this.file.size); }
 
-  row(name, state, offset, text) {
+  row(name, state, offset, text, word = state) {
     let row = this.rows.get(name);
     if (!row) {
       row = $("row-template").content.firstElementChild.cloneNode(true);
@@ -173,19 +193,20 @@ class Transfer {
     row.className = `row ${state}`;
     row.querySelector("progress").value = done ? 1 : this.share(offset);
     const share = Math.floor(this.share(offset) * 100);
-    row.querySelector(".word").textContent = state === "receiving" ? `${share} %` : state;
-    row.querySelector(".detail").textContent = text ?? "";
+    row.querySelector(".word").textContent = state === "receiving" ? `${share} %` : word;
+    row.querySelector(".detail").textContent = plain(text ?? "");
     row.querySelector(".detail").hidden = !text;
   }
 
   finish(answer) {
-    this.request = null;
     for (const [key, r] of Object.entries(answer.data ?? {})) {
       if (key !== "duration" && key !== "files") {
         const name = key.startsWith("/") ? key.slice(1) : key;
-        this.row(name, r.status, r.bytes, r.message || receiptText(r));
+        const spared = r.code === "policy"; // another reader is why, and says so
+        this.row(name, r.status, r.bytes, spared ? "" : r.message || receiptText(r), spared ? "not published" : r.status);
       }
     }
+    const there = answer.code === "exists" || Object.values(answer.data ?? {}).some((r) => r.code === "exists");
     const name = this.file.name;
     if (answer.cancelled) {
       this.show("failed", "cancelled");
@@ -197,11 +218,12 @@ class Transfer {
     } else if (answer.status === 207) {
       this.part("whole").value = 1;
       this.show("partly", "done in part", answer.message);
+      this.part("replace").hidden = !there;
       say(`${name}: ${answer.message}`);
     } else {
-      this.show("failed", "failed", answer.message);
-      this.part("replace").hidden = answer.code !== "exists";
-      say(`${name} failed: ${answer.message}`);
+      this.show("failed", "failed", plain(answer.message));
+      this.part("replace").hidden = !there;
+      say(`${name} failed: ${plain(answer.message)}`);
     }
   }
 
@@ -213,7 +235,6 @@ class Transfer {
       this.finish({ cancelled: true });
     }
     this.request?.abort();
-    this.part("retry").focus();
   }
 
   remove() {
@@ -225,7 +246,7 @@ class Transfer {
 
 // Words.
 
-function receiptText(r) { return [r.location, r.digest].filter(Boolean).join(" · "); }
+function receiptText(r) { return [r.location, r.digest].filter(Boolean).join("\n"); }
 
 function sizeText(bytes) {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -233,6 +254,9 @@ function sizeText(bytes) {
   for (; bytes >= 1024 && i < units.length - 1; i++) bytes /= 1024;
   return `${i === 0 ? bytes : bytes.toFixed(1)} ${units[i]}`;
 }
+
+// plain is a message without the parameter that there is a button for.
+function plain(text) { return text.replace(/; \?force replaces [^;)"]*/g, ""); }
 
 function say(text) { $("status").textContent = text; }
 
