@@ -127,7 +127,7 @@ func fsyncOf(c *cli.Context) (sink.Fsync, error) {
 func stateFlag() cli.Flag {
 	return &cli.StringFlag{
 		Name:  "state",
-		Usage: "`DIR` for notes of uploads under way to S3, which a restarted reader goes on with (default: STATE_DIRECTORY, as systemd sets it, or sbcast in the user's state directory)",
+		Usage: "`DIR` for notes of uploads under way, which a restarted reader goes on with (default: STATE_DIRECTORY, as systemd sets it, or sbcast in the user's state directory)",
 	}
 }
 

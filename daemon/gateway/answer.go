@@ -57,7 +57,11 @@ func failure(err error) answer {
 	}
 	e := protocol.AsError(err)
 	status := statusOf(e.Code)
-	if e.Code == protocol.CodeDenied && e.Leaf == "" && len(e.Leaves) == 0 { // by the broadcaster's rules
+	own := e.Leaf == "" && len(e.Leaves) == 0 // said by the broadcaster of the client, not by a reader of the broadcaster
+	switch {
+	case own && e.Code == protocol.CodeUnauthorised:
+		status = http.StatusUnauthorized
+	case own && e.Code == protocol.CodeDenied: // by --allow-name
 		status = http.StatusForbidden
 	}
 	return answer{Status: status, Message: inHTTP(err.Error()), Code: e.Code}

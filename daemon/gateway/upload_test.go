@@ -100,7 +100,7 @@ func TestStatus(t *testing.T) {
 		protocol.CodeNoSpace: 507, protocol.CodeDenied: 502, protocol.CodeIO: 502, protocol.CodeUnreachable: 502,
 		protocol.CodeDead: 502, protocol.CodeDigest: 502, protocol.CodeStalled: 504, protocol.CodeBusy: 503,
 		protocol.CodeShutdown: 503, protocol.CodeInternal: 500, protocol.CodeName: 400, protocol.CodeTooLarge: 413,
-		protocol.CodeTruncated: 502,
+		protocol.CodeTruncated: 502, protocol.CodeUnauthorised: 502,
 	} {
 		to.push = func(context.Context, gateway.File, func(gateway.Progress)) ([]protocol.Receipt, error) {
 			return []protocol.Receipt{{Leaf: "duration", Status: protocol.LeafFailed, Code: code, Text: "why"}}, &protocol.Error{Code: code, Text: "why", Leaf: "duration"}
