@@ -201,10 +201,8 @@ func (y *youtube) Create(ctx context.Context, r Request) (_ File, have Have, err
 		return f, Have{Offset: old.Total, Published: true, Digest: old.Digest}, nil
 	case old.Session == "":
 		return f, have, nil
-	case same && goesOnByCRC(r.Offer):
-		return f.resume(old)
 	case same:
-		have.Note = fmt.Sprintf("starts again: an upload cannot go on when its content is checked by %s", r.Digest)
+		return f.resume(old)
 	}
 	y.cancel(old.Session)
 	return f, have, y.forget(r.Name)
