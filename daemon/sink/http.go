@@ -209,15 +209,18 @@ type httpNote struct {
 // If-None-Match too.
 func (s *httpStore) Create(ctx context.Context, r Request) (_ File, have Have, err error) {
 	target := s.target(r.Name)
-	if err := s.notes.take(target.String()); err != nil {
+	f := &httpFile{store: s, url: target, key: target.String(), offer: r.Offer, life: ctx}
+	if s.opts.Method == http.MethodPost { // the same URL makes something of each file
+		f.key += " " + r.Name
+	}
+	if err := s.notes.take(f.key); err != nil {
 		return nil, have, err
 	}
 	defer func() {
 		if err != nil {
-			s.notes.release(target.String())
+			s.notes.release(f.key)
 		}
 	}()
-	f := &httpFile{store: s, url: target, offer: r.Offer, life: ctx}
 	if s.opts.Method == http.MethodPost || r.Force {
 		return f, have, nil
 	}
@@ -226,7 +229,7 @@ func (s *httpStore) Create(ctx context.Context, r Request) (_ File, have Have, e
 		return f, have, err
 	}
 	var note httpNote
-	if s.notes.load(target.String(), &note) && note.Source == sourceKey(r.Offer) && note.Digest.Algorithm() == r.Digest && note.is(there) {
+	if s.notes.load(f.key, &note) && note.Source == sourceKey(r.Offer) && note.Digest.Algorithm() == r.Digest && note.is(there) {
 		f.published = true
 		return f, Have{Offset: note.Size, Published: true, Digest: note.Digest}, nil
 	}
@@ -250,7 +253,7 @@ func (s *httpStore) head(ctx context.Context, u *url.URL) (*http.Response, error
 	s.fields(req)
 	resp, err := s.client.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("HEAD %s: %w", shownURL(u), unwrapURL(err))
+		return nil, fmt.Errorf("HEAD %s: %w", shownURL(u), webError(err))
 	}
 	resp.Body.Close()
 	if resp.StatusCode/100 != 2 {
@@ -263,6 +266,20 @@ func (s *httpStore) fields(req *http.Request) {
 	req.Header.Set("User-Agent", "sbcast")
 	for name, values := range s.opts.Header {
 		req.Header[name] = values
+	}
+}
+
+// webError is why there was no answer, without the URL and with a code.
+func webError(err error) error {
+	err = unwrapURL(err)
+	var untrusted *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &untrusted):
+		return protocol.Errorf(protocol.CodeDenied, "%w", err)
+	case protocol.HasCode(err, protocol.CodeInternal): // net/http has more to complain about than the system
+		return protocol.Errorf(protocol.CodeIO, "%w", err)
+	default:
+		return err
 	}
 }
 

@@ -381,6 +381,22 @@ func TestHTTPNameInUse(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// A server that is posted to makes something of each file, whatever the URL.
+func TestHTTPPostsAtOnce(t *testing.T) {
+	url, requests := webServer(t, created)
+	store := web(t, url+"/fixed", sink.HTTPOptions{Method: http.MethodPost})
+	f, _, err := store.Create(t.Context(), request(offer("a", 4)))
+	require.NoError(t, err)
+	_, _, err = store.Create(t.Context(), request(offer("a", 4)))
+	assertCode(t, protocol.CodeConflict, err)
+	_, err = put(t, store, offer("b", 4), "data")
+	require.NoError(t, err)
+	f.Discard(false)
+	_, err = put(t, store, offer("a", 4), "data")
+	require.NoError(t, err)
+	assert.Len(t, requests, 2)
+}
+
 func TestHTTPSTrustsACertificate(t *testing.T) {
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -393,6 +409,13 @@ func TestHTTPSTrustsACertificate(t *testing.T) {
 	defer s.Close()
 	_, err := put(t, web(t, s.URL+"/", sink.HTTPOptions{}), offer("f", 4), "data")
 	require.ErrorContains(t, err, "certificate")
+	assertCode(t, protocol.CodeDenied, err)
+	_, err = put(t, web(t, strings.Replace(s.URL, "https", "http", 1)+"/", sink.HTTPOptions{}), offer("f", 4), "data")
+	assertCode(t, protocol.CodeIO, err)
+	plain, _ := webServer(t, created)
+	_, err = put(t, web(t, strings.Replace(plain, "http", "https", 1)+"/", sink.HTTPOptions{}), offer("f", 4), "data")
+	require.ErrorContains(t, err, "HTTP response to HTTPS client")
+	assertCode(t, protocol.CodeIO, err)
 
 	ca := filepath.Join(t.TempDir(), "ca.pem")
 	require.NoError(t, os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), 0o600))
