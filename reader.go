@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -83,6 +84,9 @@ func reader(c *cli.Context) error {
 	if err != nil {
 		return configError(err)
 	}
+	if s, ok := store.(io.Closer); ok {
+		defer s.Close()
+	}
 	guard, err := newGuard(c, log)
 	if err != nil {
 		return err
@@ -127,7 +131,7 @@ func fsyncOf(c *cli.Context) (sink.Fsync, error) {
 func stateFlag() cli.Flag {
 	return &cli.StringFlag{
 		Name:  "state",
-		Usage: "`DIR` for notes of uploads under way to S3, which a restarted reader goes on with (default: STATE_DIRECTORY, as systemd sets it, or sbcast in the user's state directory)",
+		Usage: "`DIR` for notes of uploads under way to S3 and YouTube, which a restarted reader goes on with (default: STATE_DIRECTORY, as systemd sets it, or sbcast in the user's state directory)",
 	}
 }
 

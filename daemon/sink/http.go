@@ -100,9 +100,21 @@ func openHTTP(spec string, opts HTTPOptions, state string) (*httpStore, error) {
 		return nil, fmt.Errorf("sink %s: %w", s, err)
 	}
 	if s.notes, err = openRecords(state, s.String()+" "+stateKey(spec)); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("sink %s: %w", s, err)
 	}
-	return s, s.notes.expired(publishedFor, func(json.RawMessage) bool { return true })
+	s.clean()
+	return s, nil
+}
+
+// clean forgets what was published long ago.
+func (s *httpStore) clean() {
+	s.notes.expire(publishedFor, func(context.Context, json.RawMessage) bool { return true })
+}
+
+// Close is for when no file is under way any more.
+func (s *httpStore) Close() error {
+	s.notes.close()
+	return nil
 }
 
 // httpClient returns a client that follows no redirect: content that was
@@ -208,6 +220,7 @@ type httpNote struct {
 // server is asked first. Not all servers can tell: the request itself says
 // If-None-Match too.
 func (s *httpStore) Create(ctx context.Context, r Request) (_ File, have Have, err error) {
+	s.clean()
 	target := s.target(r.Name)
 	f := &httpFile{store: s, url: target, key: target.String(), offer: r.Offer, life: ctx}
 	if s.opts.Method == http.MethodPost { // the same URL makes something of each file

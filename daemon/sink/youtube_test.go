@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"flag"
+	"io"
 	"math/rand/v2"
 	"net/http/httptest"
 	"os"
@@ -36,6 +37,7 @@ type tube struct {
 	url   string
 	state string
 	opts  sink.YouTubeOptions
+	last  io.Closer
 }
 
 func newTube(t *testing.T) *tube {
@@ -64,8 +66,12 @@ func (tb *tube) login() {
 // open is a reader that has just been started.
 func (tb *tube) open() sink.Store {
 	tb.t.Helper()
+	if tb.last != nil { // a process that ended
+		require.NoError(tb.t, tb.last.Close())
+	}
 	store, err := sink.Open("youtube:?endpoint="+tb.url, sink.Options{YouTube: tb.opts, State: tb.state})
 	require.NoError(tb.t, err)
+	tb.last = store.(io.Closer)
 	return store
 }
 
