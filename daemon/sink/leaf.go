@@ -163,11 +163,13 @@ func (l *Leaf) Close() {
 		all = append(all, c)
 	}
 	l.mu.Unlock()
+	var dropping sync.WaitGroup
 	for _, c := range all {
 		if l.remove(c) {
-			c.drop(true)
+			dropping.Go(func() { c.drop(true) })
 		}
 	}
+	dropping.Wait()
 }
 
 // drop ends the file.
