@@ -273,7 +273,9 @@ func codeOfStatus(status int) protocol.Code {
 		return protocol.CodeDenied
 	case status == http.StatusConflict, status == http.StatusPreconditionFailed:
 		return protocol.CodeExists
-	case status == http.StatusRequestEntityTooLarge, status == http.StatusInsufficientStorage:
+	case status == http.StatusRequestEntityTooLarge:
+		return protocol.CodeTooLarge
+	case status == http.StatusInsufficientStorage:
 		return protocol.CodeNoSpace
 	case status == http.StatusTooManyRequests, status == http.StatusRequestTimeout, status >= 500:
 		return protocol.CodeBusy

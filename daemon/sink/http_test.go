@@ -207,7 +207,7 @@ func TestHTTPAnswers(t *testing.T) {
 		403: {protocol.CodeDenied, "403 Forbidden"},
 		409: {protocol.CodeExists, "409 Conflict"},
 		412: {protocol.CodeExists, "--force replaces"},
-		413: {protocol.CodeNoSpace, "413 Request Entity Too Large"},
+		413: {protocol.CodeTooLarge, "413 Request Entity Too Large"},
 		429: {protocol.CodeBusy, "429 Too Many Requests"},
 		500: {protocol.CodeBusy, "500 Internal Server Error"},
 		503: {protocol.CodeBusy, "503 Service Unavailable"},
@@ -248,7 +248,7 @@ func TestHTTPEarlyAnswer(t *testing.T) {
 			_, err = f.Write(make([]byte, 64<<10))
 		}
 	})
-	assertCode(t, protocol.CodeNoSpace, err)
+	assertCode(t, protocol.CodeTooLarge, err)
 	require.ErrorContains(t, err, `413 Request Entity Too Large: "at most 1 MB"`)
 	f.Discard(false)
 }

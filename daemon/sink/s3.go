@@ -128,7 +128,7 @@ func (s *S3) Create(ctx context.Context, r Request) (f File, have Have, err erro
 	case len(key) > s3MaxKey:
 		return nil, have, protocol.Errorf(protocol.CodeName, "the key %q has %d bytes, S3 takes %d", key[:100]+"...", len(key), s3MaxKey)
 	case r.Size > s3MaxObject:
-		return nil, have, protocol.Errorf(protocol.CodeUnsupported, "an object of %d bytes: S3 takes 5 TiB", r.Size)
+		return nil, have, protocol.Errorf(protocol.CodeTooLarge, "an object of %d bytes: S3 takes 5 TiB", r.Size)
 	}
 	if err := s.records.take(r.Name); err != nil {
 		return nil, have, err

@@ -117,7 +117,7 @@ func (f *s3File) ready() error {
 	if n == s3MaxParts || f.offset >= s3MaxObject {
 		return errTooLarge()
 	}
-	size := nextPart(n, f.offset, f.rec.Size, f.rec.PartSize)
+	size := min(nextPart(n, f.offset, f.rec.Size, f.rec.PartSize), s3MaxObject-f.offset)
 	for {
 		if f.part = f.buffer(size); f.part != nil {
 			f.fill, f.partEnd, f.partCRC = 0, size, 0
