@@ -8,10 +8,8 @@ import (
 	"fmt"
 	"hash/crc32"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"github.com/google/uuid"
 
 	"github.com/sbcast/sbcast/protocol"
@@ -32,7 +30,6 @@ type s3File struct {
 	senders sync.WaitGroup
 	slots   chan struct{} // one is held while a part is sent
 	sent    chan s3Sent   // has room for what every buffer may bring
-	moved   atomic.Int64  // bytes of parts that connections took
 
 	rec      s3Record
 	offset   int64 // content taken
@@ -129,13 +126,14 @@ func (f *s3File) ready() error {
 	}
 }
 
-// s3Tell is how often a Write that waits for a buffer says that parts move.
+// s3Tell is how often a Write that waits for a buffer says so.
 const s3Tell = 250 * time.Millisecond
 
-// await waits for a part to end, and its buffer. On a slow line that takes longer than a
-// reader may be silent, so it says how far the parts are, as long as they move.
+// await waits for a part to end, and its buffer. On a slow line that takes
+// longer than a reader may be silent, so it says what it waits for: a part that
+// stands still ends by itself.
 func (f *s3File) await() error {
-	told := f.moved.Load()
+	begun := time.Now()
 	tick := time.NewTicker(s3Tell)
 	defer tick.Stop()
 	for {
@@ -146,10 +144,7 @@ func (f *s3File) await() error {
 		case <-f.life.Done():
 			return context.Cause(f.life)
 		case <-tick.C:
-			if now := f.moved.Load(); now != told {
-				told = now
-				f.tell(fmt.Sprintf("waiting for the store, which was sent %s", humanize.IBytes(uint64(now))))
-			}
+			f.tell(fmt.Sprintf("the store has been busy with %d parts for %v", f.flying, time.Since(begun).Round(time.Second)))
 		}
 	}
 }

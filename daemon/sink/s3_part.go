@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/minio/minio-go/v7"
@@ -110,7 +109,7 @@ func (f *s3File) put(index int, part s3Part, content []byte) (etag string, err e
 	s := f.store
 	ctx, cancel := context.WithCancelCause(f.sending)
 	defer cancel(nil)
-	body := watch(content, &f.moved, func() { cancel(errS3Stalled) })
+	body := watch(content, func() { cancel(errS3Stalled) })
 	defer body.timer.Stop()
 	opts := minio.PutObjectPartOptions{}
 	if !s.spec.plain {
@@ -131,19 +130,16 @@ func (f *s3File) put(index int, part s3Part, content []byte) (etag string, err e
 // the last byte, its timer ends the request.
 type watched struct {
 	*bytes.Reader
-	moved *atomic.Int64 // counts what is taken
 	timer *time.Timer
 }
 
-func watch(content []byte, moved *atomic.Int64, stalled func()) *watched {
-	return &watched{bytes.NewReader(content), moved, time.AfterFunc(s3Stall, stalled)}
+func watch(content []byte, stalled func()) *watched {
+	return &watched{bytes.NewReader(content), time.AfterFunc(s3Stall, stalled)}
 }
 
 func (w *watched) Read(p []byte) (int, error) {
 	w.timer.Reset(s3Stall)
-	n, err := w.Reader.Read(p)
-	w.moved.Add(int64(n))
-	return n, err
+	return w.Reader.Read(p)
 }
 
 // lender is a RoundTripper that has given back the body of a request when the

@@ -169,7 +169,7 @@ func TestS3BuffersAreBounded(t *testing.T) {
 			return nil, r.Context().Err()
 		}, 4)
 		life, end := context.WithCancelCause(t.Context())
-		a, _, err := s.Create(life, Request{Offer: &protocol.Offer{ID: "a", Name: "a", Size: -1}})
+		a, _, err := s.Create(life, Request{Offer: &protocol.Offer{ID: "a", Name: "a", Size: -1}, Tell: func(string) {}})
 		require.NoError(t, err)
 		wrote := make(chan error)
 		go func() {
