@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -82,6 +83,9 @@ func reader(c *cli.Context) error {
 	store, err := sink.Open(c.String("sink"), kept)
 	if err != nil {
 		return configError(err)
+	}
+	if s, ok := store.(io.Closer); ok {
+		defer s.Close()
 	}
 	guard, err := newGuard(c, log)
 	if err != nil {

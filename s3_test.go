@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
@@ -85,6 +86,15 @@ func cmdUploads(ts *testscript.TestScript, args []string) error {
 	return err
 }
 
+// slowly reads 4 MiB a second at most.
+type slowly struct{ io.Reader }
+
+func (s slowly) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	time.Sleep(time.Duration(n) * time.Second / (4 << 20))
+	return n, err
+}
+
 // cmdS3Faults starts a proxy before the server; $NAME is its endpoint. What it
 // does wrong:
 //
@@ -93,9 +103,10 @@ func cmdUploads(ts *testscript.TestScript, args []string) error {
 //	complete  a publish is done, and its answer is lost; asked again, as the
 //	          client library does, the store does not know the upload any more
 //	racer     just before a publish another object takes the name
+//	slow      it takes 4 MiB a second of a part
 func cmdS3Faults(ts *testscript.TestScript, args []string) error {
 	if len(args) != 2 {
-		return errors.New("usage: s3faults NAME parts|complete|racer")
+		return errors.New("usage: s3faults NAME parts|complete|racer|slow")
 	}
 	server := serverOf(ts)
 	target, err := url.Parse(server.URL())
@@ -142,6 +153,8 @@ func cmdS3Faults(ts *testscript.TestScript, args []string) error {
 			w.WriteHeader(http.StatusNotFound)
 			_, _ = io.WriteString(w, "<Error><Code>NoSuchUpload</Code></Error>")
 			return
+		case args[1] == "slow" && query.Has("partNumber"):
+			r.Body = io.NopCloser(slowly{r.Body})
 		case args[1] == "racer" && complete:
 			key := strings.TrimPrefix(r.URL.Path, "/bucket/")
 			if _, err := other.PutObject(r.Context(), "bucket", key, strings.NewReader("first\n"), 6, minio.PutObjectOptions{}); err != nil {

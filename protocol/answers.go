@@ -83,6 +83,7 @@ func (s *Sender) message(m Message) error {
 		m.Leaves = s.pages.complete(m.Leaves)
 		return m.asError()
 	case *Progress:
+		s.heard(m.Leaves)
 		if s.cfg.OnProgress != nil {
 			s.cfg.OnProgress(m.Leaves)
 		}

@@ -38,6 +38,27 @@ func TestStalledTransferEnds(t *testing.T) {
 	})
 }
 
+// A leaf that says that it is busy with what it has is not stalled, for as long
+// as an answer may take. One that is only being dialled again is.
+func TestBusyIsNotStalled(t *testing.T) {
+	for code, want := range map[Code]time.Duration{"": AnswerTimeout, CodeUnreachable: 20 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			const stall = 20 * time.Second
+			h := offered(t, SenderConfig{Stall: stall})
+			h.answerPings()
+			require.NoError(t, h.Send(t.Context(), rawChunk(0, make([]byte, 32<<10))))
+			begun := time.Now()
+			for len(h.told()) == 0 {
+				h.peer.send(&Progress{Leaves: []Leaf{{State: LeafWaiting, Code: code, Text: "busy"}}})
+				time.Sleep(stall / 10)
+				synctest.Wait()
+			}
+			assert.True(t, HasCode(h.told()[0], CodeStalled), "%v", h.told()[0])
+			assert.InDelta(t, want.Seconds(), time.Since(begun).Seconds(), stall.Seconds())
+		})
+	}
+}
+
 func TestSizeText(t *testing.T) {
 	for n, want := range map[int64]string{
 		0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536: "1.5 KiB", 1 << 20: "1.0 MiB", 5 << 30: "5.0 GiB", 1 << 50: "1.0 PiB",

@@ -71,7 +71,7 @@ type LeafState string
 
 // The states of a leaf, in the order it passes them.
 const (
-	LeafWaiting   LeafState = "waiting"   // not connected yet; Text says why
+	LeafWaiting   LeafState = "waiting"   // not connected yet, or busy with what it has; Text says why
 	LeafReceiving LeafState = "receiving" // taking content
 	LeafReady     LeafState = "ready"     // whole, checked, durable, hidden
 	LeafPublished LeafState = "published" // under its name

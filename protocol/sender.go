@@ -25,7 +25,7 @@ type SenderConfig struct {
 	OnAck      func(offset int64)  // the receiver has taken all before offset
 	OnProgress func(leaves []Leaf) // leaves changed; before Accept too
 	OnEnd      func(err error)     // the transfer cannot go on; once
-	Stall      time.Duration       // end when content waits that long without an ack; 0: never
+	Stall      time.Duration       // end when content waits that long without an ack, or a word of why; 0: never
 }
 
 // Sender sends one transfer: Offer, Send as often as needed, Finish, Commit,
@@ -54,6 +54,7 @@ type Sender struct {
 	whole   bool    // so was Finish
 	err     error
 	stall   *time.Timer
+	busy    time.Time           // when a leaf last said that it waits for what it stores on
 	names   []Leaf              // from Accept
 	got     map[string]*Receipt // by leaf; nil until it has come
 	missing int                 // of got
@@ -262,11 +263,27 @@ func (s *Sender) lost(err error) {
 	s.fail(err)
 }
 
+// heard notes that leaves are busy: a store on a slow line may take longer for
+// what it has than it may be silent.
+func (s *Sender) heard(leaves []Leaf) {
+	for _, l := range leaves {
+		if l.State == LeafWaiting && l.Code == "" {
+			s.mu.Lock()
+			s.busy = time.Now()
+			s.mu.Unlock()
+			return
+		}
+	}
+}
+
 // checkStall ends the transfer when the oldest content in the window has
-// waited too long for its ack.
+// waited too long for its ack. Leaves that are busy get AnswerTimeout.
 func (s *Sender) checkStall() {
 	since, at := s.win.stalled()
-	if since >= s.cfg.Stall {
+	s.mu.Lock()
+	silent := min(since, time.Since(s.busy))
+	s.mu.Unlock()
+	if silent >= s.cfg.Stall || since >= max(s.cfg.Stall, AnswerTimeout) {
 		s.fail(Errorf(CodeStalled, "stalled at %s, %.0f s without progress", sizeText(at), since.Seconds()))
 		return
 	}

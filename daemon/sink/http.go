@@ -100,9 +100,21 @@ func openHTTP(spec string, opts HTTPOptions, state string) (*httpStore, error) {
 		return nil, fmt.Errorf("sink %s: %w", s, err)
 	}
 	if s.notes, err = openRecords(state, s.String()+" "+stateKey(spec)); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("sink %s: %w", s, err)
 	}
-	return s, s.notes.expired(publishedFor, func(json.RawMessage) bool { return true })
+	s.clean()
+	return s, nil
+}
+
+// clean forgets what was published long ago.
+func (s *httpStore) clean() {
+	s.notes.expire(publishedFor, func(context.Context, json.RawMessage) bool { return true })
+}
+
+// Close is for when no file is under way any more.
+func (s *httpStore) Close() error {
+	s.notes.close()
+	return nil
 }
 
 // httpClient returns a client that follows no redirect: content that was
@@ -208,16 +220,20 @@ type httpNote struct {
 // server is asked first. Not all servers can tell: the request itself says
 // If-None-Match too.
 func (s *httpStore) Create(ctx context.Context, r Request) (_ File, have Have, err error) {
+	s.clean()
 	target := s.target(r.Name)
-	if err := s.notes.take(target.String()); err != nil {
+	f := &httpFile{store: s, url: target, key: target.String(), offer: r.Offer, life: ctx}
+	if s.opts.Method == http.MethodPost { // the same URL makes something of each file
+		f.key += " " + r.Name
+	}
+	if err := s.notes.take(f.key); err != nil {
 		return nil, have, err
 	}
 	defer func() {
 		if err != nil {
-			s.notes.release(target.String())
+			s.notes.release(f.key)
 		}
 	}()
-	f := &httpFile{store: s, url: target, offer: r.Offer, life: ctx}
 	if s.opts.Method == http.MethodPost || r.Force {
 		return f, have, nil
 	}
@@ -226,7 +242,7 @@ func (s *httpStore) Create(ctx context.Context, r Request) (_ File, have Have, e
 		return f, have, err
 	}
 	var note httpNote
-	if s.notes.load(target.String(), &note) && note.Source == sourceKey(r.Offer) && note.Digest.Algorithm() == r.Digest && note.is(there) {
+	if s.notes.load(f.key, &note) && note.Source == sourceKey(r.Offer) && note.Digest.Algorithm() == r.Digest && note.is(there) {
 		f.published = true
 		return f, Have{Offset: note.Size, Published: true, Digest: note.Digest}, nil
 	}
@@ -250,7 +266,7 @@ func (s *httpStore) head(ctx context.Context, u *url.URL) (*http.Response, error
 	s.fields(req)
 	resp, err := s.client.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("HEAD %s: %w", shownURL(u), unwrapURL(err))
+		return nil, fmt.Errorf("HEAD %s: %w", shownURL(u), webError(err))
 	}
 	resp.Body.Close()
 	if resp.StatusCode/100 != 2 {
@@ -263,6 +279,20 @@ func (s *httpStore) fields(req *http.Request) {
 	req.Header.Set("User-Agent", "sbcast")
 	for name, values := range s.opts.Header {
 		req.Header[name] = values
+	}
+}
+
+// webError is why there was no answer, without the URL and with a code.
+func webError(err error) error {
+	err = unwrapURL(err)
+	var untrusted *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &untrusted):
+		return protocol.Errorf(protocol.CodeDenied, "%w", err)
+	case protocol.HasCode(err, protocol.CodeInternal): // net/http has more to complain about than the system
+		return protocol.Errorf(protocol.CodeIO, "%w", err)
+	default:
+		return err
 	}
 }
 

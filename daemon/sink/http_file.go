@@ -37,6 +37,7 @@ const (
 type httpFile struct {
 	store     *httpStore
 	url       *url.URL
+	key       string // what nobody else may send meanwhile
 	offer     *protocol.Offer
 	life      context.Context
 	published bool // it was there
@@ -160,16 +161,11 @@ func (f *httpFile) send(piece []byte) (int, error) {
 		return n, nil
 	}
 	<-f.answer // which is why the body was closed
-	if err := f.verdict(); err != nil {
-		return n, err
-	}
-	return n, protocol.Errorf(protocol.CodeIO, "%s: the server answered %s before it had all content", f, f.resp.Status)
+	return n, f.early()
 }
 
-// Stage waits for nothing: what the server makes durable before it has all is
-// not known. An answer that is there already is heard.
-func (f *httpFile) Stage(_ context.Context, digest protocol.Digest) error {
-	f.digest = digest
+// early is the error that an answer is before the server has all content.
+func (f *httpFile) early() error {
 	if f.req == nil {
 		return nil
 	}
@@ -184,11 +180,21 @@ func (f *httpFile) Stage(_ context.Context, digest protocol.Digest) error {
 	}
 }
 
+// Stage waits for nothing: what the server makes durable before it has all is
+// not known. An answer that is there already is heard.
+func (f *httpFile) Stage(_ context.Context, digest protocol.Digest) error {
+	f.digest = digest
+	return f.early()
+}
+
 // Publish sends the end of the content and waits for the answer.
 func (f *httpFile) Publish(ctx context.Context) (Published, error) {
 	if f.published {
 		f.release()
 		return Published{Location: f.String(), Unchanged: true}, nil
+	}
+	if err := f.early(); err != nil {
+		return Published{}, err
 	}
 	if f.req == nil {
 		if err := f.begin(); err != nil {
@@ -236,7 +242,7 @@ func (f *httpFile) verdict() error {
 		return cause
 	}
 	if f.err != nil {
-		err := unwrapURL(f.err)
+		err := webError(f.err)
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			return protocol.Errorf(protocol.CodeUnreachable, "%s: the server closed the connection without an answer", f)
 		}
@@ -267,7 +273,9 @@ func codeOfStatus(status int) protocol.Code {
 		return protocol.CodeDenied
 	case status == http.StatusConflict, status == http.StatusPreconditionFailed:
 		return protocol.CodeExists
-	case status == http.StatusRequestEntityTooLarge, status == http.StatusInsufficientStorage:
+	case status == http.StatusRequestEntityTooLarge:
+		return protocol.CodeTooLarge
+	case status == http.StatusInsufficientStorage:
 		return protocol.CodeNoSpace
 	case status == http.StatusTooManyRequests, status == http.StatusRequestTimeout, status >= 500:
 		return protocol.CodeBusy
@@ -297,13 +305,12 @@ func (f *httpFile) location() string {
 // note keeps what makes the same push again cost a round trip: it can be known
 // again where the server gives it a strong validator.
 func (f *httpFile) note() {
-	key := f.url.String()
 	etag := f.resp.Header.Get("ETag")
 	if etag == "" || strings.HasPrefix(etag, "W/") {
-		_ = f.store.notes.drop(key) // only spares work
+		_ = f.store.notes.drop(f.key) // only spares work
 		return
 	}
-	_ = f.store.notes.save(key, httpNote{Name: f.offer.Name, Source: sourceKey(f.offer), Digest: f.digest, Size: f.size, ETag: etag})
+	_ = f.store.notes.save(f.key, httpNote{Name: f.offer.Name, Source: sourceKey(f.offer), Digest: f.digest, Size: f.size, ETag: etag})
 }
 
 // Discard cuts the connection, when the request is not answered yet.
@@ -321,7 +328,7 @@ func (f *httpFile) close() {
 func (f *httpFile) release() {
 	if !f.released {
 		f.released = true
-		f.store.notes.release(f.url.String())
+		f.store.notes.release(f.key)
 	}
 }
 

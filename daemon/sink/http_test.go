@@ -207,7 +207,7 @@ func TestHTTPAnswers(t *testing.T) {
 		403: {protocol.CodeDenied, "403 Forbidden"},
 		409: {protocol.CodeExists, "409 Conflict"},
 		412: {protocol.CodeExists, "--force replaces"},
-		413: {protocol.CodeNoSpace, "413 Request Entity Too Large"},
+		413: {protocol.CodeTooLarge, "413 Request Entity Too Large"},
 		429: {protocol.CodeBusy, "429 Too Many Requests"},
 		500: {protocol.CodeBusy, "500 Internal Server Error"},
 		503: {protocol.CodeBusy, "503 Service Unavailable"},
@@ -248,7 +248,7 @@ func TestHTTPEarlyAnswer(t *testing.T) {
 			_, err = f.Write(make([]byte, 64<<10))
 		}
 	})
-	assertCode(t, protocol.CodeNoSpace, err)
+	assertCode(t, protocol.CodeTooLarge, err)
 	require.ErrorContains(t, err, `413 Request Entity Too Large: "at most 1 MB"`)
 	f.Discard(false)
 }
@@ -381,6 +381,22 @@ func TestHTTPNameInUse(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// A server that is posted to makes something of each file, whatever the URL.
+func TestHTTPPostsAtOnce(t *testing.T) {
+	url, requests := webServer(t, created)
+	store := web(t, url+"/fixed", sink.HTTPOptions{Method: http.MethodPost})
+	f, _, err := store.Create(t.Context(), request(offer("a", 4)))
+	require.NoError(t, err)
+	_, _, err = store.Create(t.Context(), request(offer("a", 4)))
+	assertCode(t, protocol.CodeConflict, err)
+	_, err = put(t, store, offer("b", 4), "data")
+	require.NoError(t, err)
+	f.Discard(false)
+	_, err = put(t, store, offer("a", 4), "data")
+	require.NoError(t, err)
+	assert.Len(t, requests, 2)
+}
+
 func TestHTTPSTrustsACertificate(t *testing.T) {
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -393,6 +409,13 @@ func TestHTTPSTrustsACertificate(t *testing.T) {
 	defer s.Close()
 	_, err := put(t, web(t, s.URL+"/", sink.HTTPOptions{}), offer("f", 4), "data")
 	require.ErrorContains(t, err, "certificate")
+	assertCode(t, protocol.CodeDenied, err)
+	_, err = put(t, web(t, strings.Replace(s.URL, "https", "http", 1)+"/", sink.HTTPOptions{}), offer("f", 4), "data")
+	assertCode(t, protocol.CodeIO, err)
+	plain, _ := webServer(t, created)
+	_, err = put(t, web(t, strings.Replace(plain, "http", "https", 1)+"/", sink.HTTPOptions{}), offer("f", 4), "data")
+	require.ErrorContains(t, err, "HTTP response to HTTPS client")
+	assertCode(t, protocol.CodeIO, err)
 
 	ca := filepath.Join(t.TempDir(), "ca.pem")
 	require.NoError(t, os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), 0o600))

@@ -40,6 +40,7 @@ func NewLeaf(store Store) *Leaf {
 // or to the Leaf while it is suspended.
 type content struct {
 	offer  *protocol.Offer
+	up     protocol.Upstream // of the attempt under way
 	file   File
 	have   Have
 	life   context.Context // of the file
@@ -56,8 +57,9 @@ func (l *Leaf) Begin(ctx context.Context, offer *protocol.Offer, up protocol.Ups
 	if err != nil {
 		return nil, nil, err
 	}
+	c.up = up
 	t := &transfer{
-		leaf: l, content: c, up: up, resumed: c.offset,
+		leaf: l, content: c, resumed: c.offset,
 		wake: make(chan struct{}, 1), idle: make(chan struct{}), toldOffset: c.offset,
 	}
 	go t.work()
@@ -90,11 +92,13 @@ func (l *Leaf) create(ctx context.Context, offer *protocol.Offer, up protocol.Up
 	life, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) }) // while it is being created
 	defer stop()
-	c := &content{offer: offer, life: life, cancel: cancel, hasher: protocol.NewHasher(offer.Digest), begun: time.Now()}
+	c := &content{offer: offer, up: up, life: life, cancel: cancel, hasher: protocol.NewHasher(offer.Digest), begun: time.Now()}
 	var err error
 	c.file, c.have, err = l.store.Create(life, Request{
 		Offer: offer, Prefix: c.hasher,
-		Tell: func(text string) { up.Progress(protocol.Leaf{State: protocol.LeafWaiting, Text: text}) },
+		Tell: func(text string) {
+			c.up.Progress(protocol.Leaf{State: protocol.LeafWaiting, Offset: c.offset, Text: text})
+		},
 	})
 	if err != nil {
 		cancel(err)
@@ -159,11 +163,13 @@ func (l *Leaf) Close() {
 		all = append(all, c)
 	}
 	l.mu.Unlock()
+	var dropping sync.WaitGroup
 	for _, c := range all {
 		if l.remove(c) {
-			c.drop(true)
+			dropping.Go(func() { c.drop(true) })
 		}
 	}
+	dropping.Wait()
 }
 
 // drop ends the file.

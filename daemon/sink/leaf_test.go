@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -276,6 +278,38 @@ func TestLeafFinishEndsWithItsContext(t *testing.T) {
 	tr.Abort(errBroken)
 	assert.False(t, file.staged)
 	assertReleased(t, c)
+}
+
+// slowlyGone is a Store whose files take their time to be discarded.
+type slowlyGone struct{}
+
+func (slowlyGone) String() string { return "slow:" }
+
+func (slowlyGone) Create(context.Context, sink.Request) (sink.File, sink.Have, error) {
+	return &slowFile{}, sink.Have{}, nil
+}
+
+type slowFile struct{ fakeFile }
+
+func (*slowFile) Discard(bool) { time.Sleep(20 * time.Second) }
+
+// What is suspended is given up at once: a daemon that stops does not wait for
+// one store's deadline after the other.
+func TestLeafCloseGivesUpAllAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		leaf := sink.NewLeaf(slowlyGone{})
+		for _, name := range []string{"a", "b", "c"} {
+			o := offer(name, -1)
+			o.ID = name
+			tr, _, err := leaf.Begin(t.Context(), o, newUpstream())
+			require.NoError(t, err)
+			require.NoError(t, tr.Write(chunk(0, []byte("content"), protocol.CompressNone)))
+			tr.Abort(errBroken)
+		}
+		begun := time.Now()
+		leaf.Close()
+		assert.Equal(t, 20*time.Second, time.Since(begun))
+	})
 }
 
 func TestLeafPassesOnWhyTheStoreRefuses(t *testing.T) {

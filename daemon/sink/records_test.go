@@ -1,10 +1,14 @@
 package sink
 
 import (
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -31,11 +35,91 @@ func TestRecordsSurvive(t *testing.T) {
 	require.NoError(t, err)
 	assert.False(t, other.load("f", &n), "another store")
 
-	require.NoError(t, again.expired(0, func(json.RawMessage) bool { return false }))
-	assert.True(t, again.load("f", &n))
-	require.NoError(t, again.expired(0, func(b json.RawMessage) bool { return string(b) == `{"Upload":"two"}` }))
+	require.NoError(t, again.drop("f"))
 	assert.False(t, again.load("f", &n))
 	require.NoError(t, again.drop("f"), "twice")
+}
+
+// Records expire once an hour, in the background, but for those in use.
+func TestRecordsExpire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, err := openRecords(t.TempDir(), "s3://a")
+		require.NoError(t, err)
+		for _, name := range []string{"used", "kept", "old"} {
+			require.NoError(t, r.save(name, name))
+			old := time.Now().Add(-time.Minute)
+			require.NoError(t, os.Chtimes(r.path(name), old, old))
+		}
+		require.NoError(t, r.save("new", "new"))
+		require.NoError(t, os.Chtimes(r.path("new"), time.Now(), time.Now()))
+		require.NoError(t, r.take("used"))
+		var seen []string
+		removing := make(chan struct{})
+		clean := func() {
+			r.expire(time.Minute, func(_ context.Context, record json.RawMessage) bool {
+				seen = append(seen, string(record))
+				if string(record) == `"old"` {
+					<-removing
+				}
+				return string(record) == `"old"`
+			})
+		}
+		clean()
+		synctest.Wait()
+		assert.True(t, protocol.HasCode(r.take("old"), protocol.CodeBusy), "it is being removed")
+		close(removing)
+		synctest.Wait()
+		assert.ElementsMatch(t, []string{`"kept"`, `"old"`}, seen)
+		assert.False(t, r.load("old", new(string)))
+		require.NoError(t, r.take("old"))
+
+		clean()
+		synctest.Wait()
+		assert.Len(t, seen, 2, "not again so soon")
+		r.release("used")
+		time.Sleep(cleanEvery)
+		clean()
+		synctest.Wait()
+		assert.ElementsMatch(t, []string{`"kept"`, `"kept"`, `"old"`, `"used"`, `"new"`}, seen)
+		r.close()
+		time.Sleep(cleanEvery)
+		clean()
+		synctest.Wait()
+		assert.Len(t, seen, 5, "it is closed")
+	})
+}
+
+// Two processes must not go on with the same uploads.
+func TestRecordsAreLocked(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("there are no locks")
+	}
+	dir := t.TempDir()
+	first, err := openRecords(dir, "s3://a")
+	require.NoError(t, err)
+	require.NoError(t, first.lock())
+	second, err := openRecords(dir, "s3://a")
+	require.NoError(t, err)
+	require.ErrorContains(t, second.lock(), "give each a directory of its own with --state")
+	other, err := openRecords(dir, "s3://b")
+	require.NoError(t, err)
+	require.NoError(t, other.lock())
+	other.close()
+	first.close()
+	require.NoError(t, second.lock())
+	second.close()
+}
+
+func TestRecordsThatCannotBeKept(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	for _, spec := range []string{"s3://bucket", "https://host/"} {
+		t.Setenv("AWS_ACCESS_KEY_ID", "id")
+		t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
+		_, err := Open(spec, Options{State: file})
+		require.ErrorContains(t, err, "sink "+spec+": the directory for uploads under way")
+		require.ErrorContains(t, err, "--state")
+	}
 }
 
 func TestRecordsDamagedIsMissing(t *testing.T) {

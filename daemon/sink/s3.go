@@ -54,13 +54,13 @@ type S3 struct {
 	spec    s3Spec
 	core    *minio.Core
 	tr      *http.Transport
+	ttl     time.Duration // of uploads that nobody comes back for
 	records *records
 	room    *semaphore.Weighted // bytes of buffers
 	mem     sync.Pool           // of buffers of spec.partSize
 }
 
-// openS3 opens the store that text describes and removes the uploads under way
-// that nobody came back for. It does not ask the store for anything else.
+// openS3 opens the store that text describes. It asks the store for nothing.
 func openS3(text string, opts Options) (*S3, error) {
 	spec, err := parseS3(text)
 	if err != nil {
@@ -85,18 +85,22 @@ func openS3(text string, opts Options) (*S3, error) {
 	if err != nil {
 		return fail(err)
 	}
-	s := &S3{spec: spec, core: core, tr: tr, room: semaphore.NewWeighted(spec.memory)}
-	if s.records, err = openRecords(opts.State, spec.identity()); err != nil {
+	s := &S3{spec: spec, core: core, tr: tr, ttl: cmp.Or(opts.PartTTL, DefaultPartTTL), room: semaphore.NewWeighted(spec.memory)}
+	if s.records, err = openRecords(opts.State, spec.identity()); err == nil {
+		err = s.records.lock()
+	}
+	if err != nil {
 		return fail(err)
 	}
-	return s, s.clean(cmp.Or(opts.PartTTL, DefaultPartTTL))
+	s.clean()
+	return s, nil
 }
 
-// clean removes the uploads whose records are older than ttl.
-func (s *S3) clean(ttl time.Duration) error {
-	ctx, cancel := context.WithTimeout(context.Background(), s3Forget)
-	defer cancel()
-	return s.records.expired(ttl, func(record json.RawMessage) bool {
+// clean removes the uploads that nobody came back for.
+func (s *S3) clean() {
+	s.records.expire(s.ttl, func(ctx context.Context, record json.RawMessage) bool {
+		ctx, cancel := context.WithTimeout(ctx, s3Forget)
+		defer cancel()
 		var r s3Record
 		return json.Unmarshal(record, &r) != nil || s.abort(ctx, r.Key, r.Upload) == nil
 	})
@@ -108,8 +112,9 @@ func (s *S3) String() string { return s.spec.text }
 // bytes; parts larger than half of it aside.
 func (s *S3) Buffers() int64 { return s.spec.memory }
 
-// Close closes the connections that nobody uses.
+// Close is for when no file is under way any more.
 func (s *S3) Close() error {
+	s.records.close()
 	s.tr.CloseIdleConnections()
 	return nil
 }
@@ -117,12 +122,13 @@ func (s *S3) Close() error {
 // Create implements Store. An object that exists is refused without force,
 // unless it came from the very source that comes.
 func (s *S3) Create(ctx context.Context, r Request) (f File, have Have, err error) {
+	s.clean()
 	key := s.spec.prefix + r.Name
 	switch {
 	case len(key) > s3MaxKey:
 		return nil, have, protocol.Errorf(protocol.CodeName, "the key %q has %d bytes, S3 takes %d", key[:100]+"...", len(key), s3MaxKey)
 	case r.Size > s3MaxObject:
-		return nil, have, protocol.Errorf(protocol.CodeUnsupported, "an object of %d bytes: S3 takes 5 TiB", r.Size)
+		return nil, have, protocol.Errorf(protocol.CodeTooLarge, "an object of %d bytes: S3 takes 5 TiB", r.Size)
 	}
 	if err := s.records.take(r.Name); err != nil {
 		return nil, have, err

@@ -71,10 +71,14 @@ func (f *s3File) buffer(size int64) *s3Buffer {
 	return b
 }
 
-// drop gives up a buffer that nobody uses.
+// drop gives up a buffer that nobody uses. The room of the last one stays the
+// upload's, until release.
 func (f *s3File) drop(b *s3Buffer) {
-	f.buffers--
-	f.store.room.Release(b.weight)
+	if f.buffers--; f.buffers == 0 {
+		f.reserved = b.weight
+	} else {
+		f.store.room.Release(b.weight)
+	}
 	if int64(len(b.mem)) == f.store.spec.partSize {
 		f.store.mem.Put(b.mem) //nolint:staticcheck // SA6002: 24 bytes beside 16 MiB
 	}

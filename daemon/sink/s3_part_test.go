@@ -169,7 +169,7 @@ func TestS3BuffersAreBounded(t *testing.T) {
 			return nil, r.Context().Err()
 		}, 4)
 		life, end := context.WithCancelCause(t.Context())
-		a, _, err := s.Create(life, Request{Offer: &protocol.Offer{ID: "a", Name: "a", Size: -1}})
+		a, _, err := s.Create(life, Request{Offer: &protocol.Offer{ID: "a", Name: "a", Size: -1}, Tell: func(string) {}})
 		require.NoError(t, err)
 		wrote := make(chan error)
 		go func() {
@@ -199,6 +199,42 @@ func TestS3BuffersAreBounded(t *testing.T) {
 		b.Discard(false)
 		assert.True(t, s.room.TryAcquire(s.spec.memory), "all is given back")
 	})
+}
+
+// The parts of a pipe grow, and the upload keeps the room it was given: it
+// does not make way for one more.
+func TestS3BuffersThatGrowAreBounded(t *testing.T) {
+	s := fakeS3(t, func(r *http.Request) (*http.Response, error) {
+		_, err := io.Copy(io.Discard, r.Body)
+		return respond(r, http.StatusOK, ""), err
+	}, 2)
+	a, err := offerS3(t, s, "a", -1)
+	require.NoError(t, err)
+	b, err := offerS3(t, s, "b", -1)
+	require.NoError(t, err)
+	_, err = a.Write(make([]byte, s3DoubleAfter*partLen+1))
+	require.NoError(t, err)
+	assert.False(t, s.room.TryAcquire(1), "both have half")
+	b.Discard(false)
+	a.Discard(false)
+	assert.True(t, s.room.TryAcquire(s.spec.memory), "all is given back")
+}
+
+// What is too large for an object is found before the reader says that it is ready.
+func TestS3PipeThatIsTooLarge(t *testing.T) {
+	for _, offset := range []int64{s3MaxObject - 10, s3MaxObject - 3*partLen} {
+		s := fakeS3(t, func(r *http.Request) (*http.Response, error) {
+			_, err := io.Copy(io.Discard, r.Body)
+			return respond(r, http.StatusOK, ""), err
+		}, 8)
+		f, err := offerS3(t, s, "f", -1)
+		require.NoError(t, err)
+		f.(*s3File).offset = offset
+		n, err := f.Write(make([]byte, 4*partLen))
+		assert.EqualValues(t, s3MaxObject-offset, n)
+		assert.True(t, protocol.HasCode(err, protocol.CodeTooLarge), "%v", err)
+		f.Discard(false)
+	}
 }
 
 // A part of which the store takes nothing, or that it does not answer, ends.

@@ -192,5 +192,5 @@ func (f *s3File) begin(ctx context.Context, token string) (note string, err erro
 
 // errTooLarge is for pipes: an offer that says its size is refused at once.
 func errTooLarge() error {
-	return protocol.Errorf(protocol.CodeUnsupported, "more than %d parts, or 5 TiB: S3 takes no larger object", s3MaxParts)
+	return protocol.Errorf(protocol.CodeTooLarge, "more than %d parts, or 5 TiB: S3 takes no larger object", s3MaxParts)
 }

@@ -59,7 +59,7 @@ func TestS3RefusesWhatNoStoreTakes(t *testing.T) {
 	store, err := sink.Open("s3://bucket/prefix", sink.Options{})
 	require.NoError(t, err)
 	_, _, err = store.Create(t.Context(), request(offer("f", 5<<40+1)))
-	assertCode(t, protocol.CodeUnsupported, err)
+	assertCode(t, protocol.CodeTooLarge, err)
 	_, _, err = store.Create(t.Context(), request(offer(strings.Repeat("d/", 509)+"f", 1)))
 	assertCode(t, protocol.CodeName, err)
 }

@@ -39,7 +39,7 @@ type serialStore interface{ serial() }
 type Request struct {
 	*protocol.Offer
 	Prefix io.Writer         // gets the content that the File has already
-	Tell   func(text string) // says what takes Create so long
+	Tell   func(text string) // says what takes Create, or a Write, so long: nobody who tells is taken to be stuck
 }
 
 // Have is what a new File has of its content.

@@ -24,7 +24,6 @@ const tellEvery = 100 * time.Millisecond
 // is bounded by the window that the Receiver holds the sender to.
 type transfer struct {
 	leaf    *Leaf
-	up      protocol.Upstream
 	resumed int64
 	wake    chan struct{} // capacity 1: the queue or ended changed
 	idle    chan struct{} // closed when the goroutine has ended

@@ -3,6 +3,7 @@
 package sink
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -67,6 +68,7 @@ type youtube struct {
 	opts     YouTubeOptions
 	client   *http.Client
 	key      *youtubeKey
+	ttl      time.Duration // of sessions
 	notes    *records
 	slots    chan struct{} // one for each upload under way
 }
@@ -136,17 +138,31 @@ func openYouTube(rest string, o Options) (*youtube, error) {
 	}
 	y.client.Transport.(*http.Transport).DisableKeepAlives = false // many requests, one after the other
 	y.client.Transport.(*http.Transport).IdleConnTimeout = time.Minute
-	if y.notes, err = openRecords(o.State, y.spec); err != nil {
-		return nil, err
+	if y.notes, err = openRecords(o.State, y.spec); err == nil {
+		err = y.notes.lock()
 	}
-	ttl := o.PartTTL
-	if ttl == 0 {
-		ttl = DefaultPartTTL
+	if err != nil {
+		return nil, fmt.Errorf("sink %s: %w", y.spec, err)
 	}
-	return y, y.notes.expired(min(ttl, publishedFor), func(text json.RawMessage) bool {
+	y.ttl = min(cmp.Or(o.PartTTL, DefaultPartTTL), publishedFor)
+	y.clean()
+	return y, nil
+}
+
+// clean forgets sessions that nobody came back for, which expire by
+// themselves, and videos that were published long ago.
+func (y *youtube) clean() {
+	y.notes.expire(y.ttl, func(_ context.Context, text json.RawMessage) bool {
 		var r youtubeRecord
 		return json.Unmarshal(text, &r) != nil || r.Video == "" || time.Since(r.When) > publishedFor
 	})
+}
+
+// Close is for when no file is under way any more.
+func (y *youtube) Close() error {
+	y.notes.close()
+	y.client.CloseIdleConnections()
+	return nil
 }
 
 // checkEndpoint refuses to send tokens over the network in the clear.
@@ -170,6 +186,7 @@ func (y *youtube) serial() {}
 // Create implements Store. YouTube has no names, so nothing is ever replaced:
 // --force makes another video of what is there already, once for each push.
 func (y *youtube) Create(ctx context.Context, r Request) (_ File, have Have, err error) {
+	y.clean()
 	if err := y.check(r.Offer); err != nil {
 		return nil, have, err
 	}
@@ -201,10 +218,8 @@ func (y *youtube) Create(ctx context.Context, r Request) (_ File, have Have, err
 		return f, Have{Offset: old.Total, Published: true, Digest: old.Digest}, nil
 	case old.Session == "":
 		return f, have, nil
-	case same && goesOnByCRC(r.Offer):
-		return f.resume(old)
 	case same:
-		have.Note = fmt.Sprintf("starts again: an upload cannot go on when its content is checked by %s", r.Digest)
+		return f.resume(old)
 	}
 	y.cancel(old.Session)
 	return f, have, y.forget(r.Name)

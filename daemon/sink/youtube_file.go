@@ -57,12 +57,17 @@ func (f *youtubeFile) resume(old youtubeRecord) (File, Have, error) {
 		f.remember(reply.video)
 		return f, Have{Offset: old.Total, Published: true, Digest: old.Digest}, nil
 	}
-	if crc, ok := old.crcAt(reply.have); ok && reply.video == "" {
+	crc, ok := old.crcAt(reply.have)
+	switch {
+	case !goesOnByCRC(f.offer):
+		have.Note = fmt.Sprintf("starts again: an upload cannot go on when its content is checked by %s", f.offer.Digest)
+	case !ok || reply.video != "":
+		have.Note = "starts again: what the service has is not what was sent"
+	default:
 		f.record.Session, f.record.Offset, f.record.CRC = old.Session, reply.have, crc
 		have.Offset, have.CRC = reply.have, crc
 		return f, have, nil
 	}
-	have.Note = "starts again: what the service has is not what was sent"
 	f.cancel(old.Session)
 	return f, have, f.forget(f.offer.Name)
 }
@@ -239,8 +244,11 @@ func (f *youtubeFile) Stage(ctx context.Context, digest protocol.Digest) error {
 		return nil
 	}
 	f.record.Total = f.record.Offset + int64(len(f.buffer))
-	if f.record.Total == 0 {
+	switch {
+	case f.record.Total == 0:
 		return errNoVideo(f.offer.Name)
+	case len(f.buffer) == 0: // it ends where an earlier one, which was longer, had been sent to
+		return f.lost(fmt.Errorf("nothing is left to send at the commit: %w", errGone))
 	}
 	if n := (len(f.buffer) - 1) / youtubeUnit * youtubeUnit; n > 0 {
 		if err := f.flush(ctx, n); err != nil {

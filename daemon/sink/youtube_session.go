@@ -218,7 +218,7 @@ func (y *youtube) once(ctx context.Context, method, to string, head http.Header,
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}
-	return nil, &temporary{err: fmt.Errorf("youtube: %w", unwrapURL(err))}
+	return nil, &temporary{err: fmt.Errorf("youtube: %w", webError(err))}
 }
 
 // moving is the body of a request that tells when it is read. After an early

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"flag"
+	"io"
 	"math/rand/v2"
 	"net/http/httptest"
 	"os"
@@ -36,6 +37,7 @@ type tube struct {
 	url   string
 	state string
 	opts  sink.YouTubeOptions
+	last  io.Closer
 }
 
 func newTube(t *testing.T) *tube {
@@ -46,7 +48,7 @@ func newTube(t *testing.T) *tube {
 	tb := &tube{Server: s, t: t, url: web.URL, state: t.TempDir()}
 	tb.opts.Token = filepath.Join(t.TempDir(), "token.json")
 	tb.opts.Piece = 4 * unit
-	tb.opts.Patience = 3 * time.Second
+	tb.opts.Patience = patience
 	tb.login()
 	return tb
 }
@@ -64,8 +66,12 @@ func (tb *tube) login() {
 // open is a reader that has just been started.
 func (tb *tube) open() sink.Store {
 	tb.t.Helper()
+	if tb.last != nil { // a process that ended
+		require.NoError(tb.t, tb.last.Close())
+	}
 	store, err := sink.Open("youtube:?endpoint="+tb.url, sink.Options{YouTube: tb.opts, State: tb.state})
 	require.NoError(tb.t, err)
+	tb.last = store.(io.Closer)
 	return store
 }
 
@@ -418,12 +424,20 @@ func TestYouTubeResumes(t *testing.T) {
 
 // The answer to the last piece is lost, and so is the reader.
 func TestYouTubeCommitIsFoundAgain(t *testing.T) {
+	for _, alg := range []protocol.DigestAlg{protocol.DigestXXH128, protocol.DigestSHA256} {
+		t.Run(string(alg), func(t *testing.T) { testCommitIsFoundAgain(t, alg) })
+	}
+}
+
+func testCommitIsFoundAgain(t *testing.T, alg protocol.DigestAlg) {
 	tb := newTube(t)
 	content := film(5*unit + 3)
-	f, _, err := tb.open().Create(t.Context(), request(shot(content)))
+	o := shot(content)
+	o.Digest = alg
+	f, _, err := tb.open().Create(t.Context(), request(o))
 	require.NoError(t, err)
 	require.NoError(t, send(f, content))
-	require.NoError(t, f.Stage(t.Context(), digest(protocol.DigestXXH128, content)))
+	require.NoError(t, f.Stage(t.Context(), digest(alg, content)))
 	tb.Fail(youtubetest.Fault{On: youtubetest.Piece, Lose: true})
 	for range 1000 {
 		tb.Fail(youtubetest.Fault{On: youtubetest.Ask, Status: 503})
@@ -440,10 +454,30 @@ func TestYouTubeCommitIsFoundAgain(t *testing.T) {
 	f.Discard(true)
 	tb.Heal()
 
-	p, have, err := tb.push(tb.open(), shot(content), content)
+	p, have, err := tb.push(tb.open(), o, content)
 	require.NoError(t, err)
 	assert.True(t, have.Published)
+	assert.Equal(t, digest(alg, content), have.Digest)
 	assert.Equal(t, sink.Published{Location: "https://youtu.be/" + tb.Videos()[0].ID, Unchanged: true}, p)
+	tb.assertVideos(content)
+}
+
+// Content that is shorter now, and ends just where the service is, leaves
+// nothing to send at the commit: that would be no video, and said to be one.
+func TestYouTubeEndsWhereItGoesOn(t *testing.T) {
+	tb := newTube(t)
+	o := shot(nil)
+	o.Size = -1
+	f, _, err := tb.open().Create(t.Context(), request(o))
+	require.NoError(t, err)
+	require.NoError(t, send(f, film(8*unit)))
+	f.Discard(true)
+	content := film(7 * unit)
+	_, have, err := tb.push(tb.open(), o, content)
+	assert.EqualValues(t, len(content), have.Offset)
+	assertCode(t, protocol.CodeTruncated, err)
+	_, _, err = tb.push(tb.open(), o, content)
+	require.NoError(t, err)
 	tb.assertVideos(content)
 }
 

@@ -132,7 +132,7 @@ func renewError(err error) error {
 	var refused *oauth2.RetrieveError
 	switch {
 	case !errors.As(err, &refused):
-		return &temporary{err: fmt.Errorf("youtube: renew the token: %w", unwrapURL(err))}
+		return &temporary{err: fmt.Errorf("youtube: renew the token: %w", webError(err))}
 	case refused.Response.StatusCode >= 500 || refused.Response.StatusCode == http.StatusTooManyRequests:
 		return &temporary{err: protocol.Errorf(protocol.CodeBusy, "youtube: renew the token: the server answered %s", refused.Response.Status)}
 	default:
