@@ -32,11 +32,13 @@ func clientFlags() []cli.Flag {
 	)
 }
 
-// daemonFlags are those of daemons, which say who may connect.
+// daemonFlags are those of daemons, which say who may connect, and how many.
 func daemonFlags() []cli.Flag {
 	return append(identityFlags(),
 		&cli.StringFlag{Name: "token-file", EnvVars: []string{"SBCAST_TOKEN_FILE"}, Usage: "`FILE` with the tokens of clients without a certificate, from sbcast ca token"},
 		&cli.BoolFlag{Name: "insecure", EnvVars: []string{"SBCAST_INSECURE"}, Usage: "let anybody push who can connect"},
+		&cli.IntFlag{Name: "max-connections", Value: daemon.DefaultMaxConnections, Usage: "`NUMBER` of clients that may be connected at once"},
+		&cli.IntFlag{Name: "max-transfers", Value: daemon.DefaultMaxTransfers, Usage: "`NUMBER` of pushes that may be under way at once"},
 	)
 }
 
@@ -77,12 +79,18 @@ type guard struct {
 	identity *protocol.Identity
 	tokens   *protocol.Tokens
 	insecure bool
+
+	maxConnections, maxTransfers int
 }
 
 // newGuard makes the guard that the flags describe. Files that are changed
 // while the daemon runs are used from then on.
 func newGuard(c *cli.Context, log *slog.Logger) (g guard, err error) {
 	g.insecure = c.Bool("insecure")
+	g.maxConnections, g.maxTransfers = c.Int("max-connections"), c.Int("max-transfers")
+	if g.maxConnections < 1 || g.maxTransfers < 1 {
+		return g, usagef("--max-connections and --max-transfers: want at least 1")
+	}
 	if g.identity, err = identity(c, changed(log, "certificates")); err != nil {
 		return g, err
 	}
@@ -157,6 +165,7 @@ func (g guard) address(addr string) (string, error) {
 // options completes those of a daemon.
 func (g guard) options(o daemon.Options) daemon.Options {
 	o.Identity, o.Tokens = g.identity, g.tokens
+	o.MaxConnections, o.MaxTransfers = g.maxConnections, g.maxTransfers
 	return o
 }
 

@@ -83,6 +83,9 @@ func (s *Sender) message(m Message) error {
 		m.Leaves = s.pages.complete(m.Leaves)
 		return m.asError()
 	case *Progress:
+		if err := s.roll.note(m.Leaves); err != nil {
+			return err
+		}
 		if s.cfg.OnProgress != nil {
 			s.cfg.OnProgress(m.Leaves)
 		}

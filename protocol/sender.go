@@ -45,6 +45,7 @@ type Sender struct {
 
 	// Owned by the read loop.
 	pages   pages
+	roll    roll
 	acceptd bool
 
 	mu      sync.Mutex
