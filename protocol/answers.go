@@ -146,6 +146,9 @@ func (s *Sender) receipt(r *Receipt) error {
 	if before, known := s.got[r.Leaf]; !known || before != nil {
 		return Errorf(CodeProtocol, "unexpected receipt of leaf %q", r.Leaf)
 	}
+	if s.told += leafSize + len(r.Leaf) + len(r.Text) + len(r.Location) + len(r.Code); s.told > maxHeld {
+		return Errorf(CodeProtocol, "receipts of more than %d bytes", maxHeld)
+	}
 	s.got[r.Leaf] = r
 	if s.missing--; s.missing == 0 {
 		close(s.receipts)

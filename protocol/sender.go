@@ -58,6 +58,7 @@ type Sender struct {
 	names   []Leaf              // from Accept
 	got     map[string]*Receipt // by leaf; nil until it has come
 	missing int                 // of got
+	told    int                 // bytes in got
 }
 
 // NewSender returns a Sender on a fresh stream, which it owns from then on.
