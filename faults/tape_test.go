@@ -137,6 +137,9 @@ var odd = []uint64{0, 1, 2, 7, 255, 256, 4095, 65535, 65536, 1 << 20, 4<<20 + 1,
 func (t tape) spoil(rng *rand.Rand, others tape) (tape, string) {
 	i := rng.IntN(len(t))
 	l := &t[i]
+	if len(l.raw) == 0 { // cut off by an earlier change
+		l.raw = []byte{0}
+	}
 	switch way := rng.IntN(9); way {
 	case 0:
 		at := rng.IntN(len(l.raw))

@@ -117,6 +117,10 @@ func (s *Sender) accept(a *Accept) error {
 		got[l.Name] = nil
 	}
 	s.mu.Lock()
+	if s.size >= 0 && a.Offset > s.size {
+		defer s.mu.Unlock()
+		return Errorf(CodeProtocol, "accepted from byte %d on, of %d", a.Offset, s.size)
+	}
 	s.start, s.names, s.got, s.missing = a.Offset, a.Leaves, got, len(got)
 	s.win = newWindow(a.Window, a.Offset)
 	switch c := s.early; {
