@@ -16,7 +16,7 @@ BENCHFLAGS   ?=
 SCALEFLAGS   ?=
 LATENCYFLAGS ?=
 
-.PHONY: all build demo test vet lint race fuzz crash bench scale latency microbench memory cross clean
+.PHONY: all build demo test vet lint race fuzz crash hostile bench scale latency microbench memory cross clean
 
 all: build
 
@@ -58,6 +58,10 @@ microbench: ## benchmarks of the hot functions
 
 crash: ## kill processes at random, 600 times; SEED=n repeats a run
 	$(GO) test -run '^TestCrash$$' -v -count=1 -timeout 60m . -crash.kills=600 -crash.seed=$(SEED)
+
+hostile: ## 10,000 sessions recorded, spoilt and played again; SEED=n repeats a run
+	$(GO) test -run '^TestHostile' -v -count=1 -timeout 120m ./faults -faults.hostile=10000 -faults.seed=$(SEED)
+	$(GO) test -run 'Hostile|Slow|Lying|Bombs|TooMuch|ReadsNothing' -v -count=1 -timeout 30m ./daemon -daemon.slow=9000
 
 memory: build ## the broadcaster's peak memory does not grow with the file, nor under --memory with the pushes
 	scripts/memory.sh bin/sbcast 64M 512M

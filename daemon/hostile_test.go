@@ -5,6 +5,7 @@ package daemon_test
 
 import (
 	"encoding/binary"
+	"fmt"
 	"io"
 	"math"
 	"net"
@@ -142,8 +143,8 @@ func TestPeerThatReadsNothing(t *testing.T) {
 			break // it does not listen any more, or waits for us
 		}
 	}
-	for range 3 {
-		_, err := push(t, n.addr, newOffer("f", 1, protocol.All), []byte("x"))
+	for _, name := range []string{"a", "b", "c"} {
+		_, err := push(t, n.addr, newOffer(name, 1, protocol.All), []byte("x"))
 		require.NoError(t, err)
 	}
 	assert.Less(t, runtime.NumGoroutine(), 1500, "what it has asked for is bounded")
@@ -208,7 +209,7 @@ func TestBombs(t *testing.T) {
 	n := reader(t, s)
 	bomb := append([]byte{0x1f, 0, 1, 0}, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0) // a run of 2,000 zeros
 	for _, raw := range []int{14, 500, 1999, 60_000} {
-		p := begin(t, n.addr, newOffer("f", raw, protocol.All))
+		p := begin(t, n.addr, newOffer(fmt.Sprint("bomb of ", raw), raw, protocol.All))
 		c := protocol.NewChunk(len(bomb))
 		copy(c.Buffer(), bomb)
 		c.Seal(0, raw, protocol.CodecLZ4, len(bomb))

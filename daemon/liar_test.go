@@ -5,6 +5,7 @@ package daemon_test
 import (
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -135,4 +136,27 @@ func TestReaderThatHasTooMuchToSay(t *testing.T) {
 			assert.Less(t, heap()-base, int64(128<<20))
 		})
 	}
+}
+
+// A hop that was lost and comes back, but never says what it makes of the
+// offer, is not waited for without end.
+func TestHopThatComesBackAndSaysNothing(t *testing.T) {
+	leaf := []protocol.Leaf{{State: protocol.LeafReceiving}}
+	accept, err := protocol.AppendMessage(nil, &protocol.Accept{Window: smallWindow, MaxChunk: smallWindow / 4, Leaves: leaf})
+	require.NoError(t, err)
+	var calls atomic.Int32
+	addr := liar(t, func(stream protocol.Stream) {
+		if calls.Add(1) == 1 {
+			_, _ = stream.Write(accept)
+			stream.Close()
+		}
+	})
+	s := newStore(t)
+	b := serve(t, fanout(t, short, hop("r1", reader(t, s).addr), hop("liar", addr)), daemon.Options{Window: smallWindow})
+	p := begin(t, b.addr, newOffer("f", piece, protocol.All))
+	_ = p.send(random(piece))
+	err = receive(t, p.ended, "the end of the push")
+	assertCode(t, protocol.CodeStalled, err)
+	assert.ErrorContains(t, err, "without an answer to the offer")
+	assertNothingPublished(t, s)
 }

@@ -4,6 +4,7 @@ package daemon_test
 
 import (
 	"crypto/tls"
+	"flag"
 	"net"
 	"os"
 	"testing"
@@ -79,6 +80,8 @@ func TestBroadcasterWaitsForABusyReader(t *testing.T) {
 	assertPublished(t, s, "b", []byte("y"))
 }
 
+var slow = flag.Int("daemon.slow", 1500, "clients that take their time over Hello, of which 1,024 may be at it")
+
 // trickle sends what it is given byte for byte, until the connection is closed,
 // and returns when that was.
 func trickle(conn net.Conn, b []byte, every time.Duration) {
@@ -104,8 +107,7 @@ func TestSlowClientsKeepNobodyOut(t *testing.T) {
 	hello, err := protocol.AppendMessage(nil, &protocol.Hello{Versions: []int{protocol.Version}})
 	require.NoError(t, err)
 	done := make(chan struct{})
-	const slow = 1500 // 1,024 may be in the middle of Hello
-	for range slow {
+	for range *slow {
 		conn, err := net.Dial("tcp", n.addr)
 		require.NoError(t, err)
 		go func() {
@@ -120,7 +122,7 @@ func TestSlowClientsKeepNobodyOut(t *testing.T) {
 		assertPublished(t, s, name, []byte(name))
 		t.Log("an honest push took", time.Since(begun))
 	}
-	for range slow {
+	for range *slow {
 		receive(t, done, "slow clients to be hung up on")
 	}
 	assert.LessOrEqual(t, n.Status().Sessions, 3)
