@@ -1,5 +1,6 @@
 # make demo    the main job on loopback, on a real file
 # make test    everything CI runs: vet, lint, unit, script and race tests, a bit of fuzzing
+# make hostile 10,000 spoilt sessions played to daemons and clients
 # make bench   sbcast beside a bare TCP loop, mbuffer and piping-server
 # make scale   what a broadcaster with 1 to 1,000 readers, or pushes at once, takes
 GO      ?= go
