@@ -22,8 +22,15 @@ func TestMoreConnectionsThanThereMayBe(t *testing.T) {
 	n := serve(t, leafOver(t, s), daemon.Options{MaxConnections: 2})
 	first := begin(t, n.addr, newOffer("a", 1, protocol.All))
 	second := begin(t, n.addr, newOffer("b", 1, protocol.All))
-	third := newPusher(t, n.addr)
-	err := third.offer(newOffer("c", 1, protocol.All))
+	d := protocol.NewDialer(n.addr, protocol.SessionConfig{})
+	defer d.Close()
+	stream, err := d.Open(patient(t))
+	if err == nil { // the refusal may come before the stream is open, or behind it
+		third := protocol.NewSender(stream, protocol.SenderConfig{})
+		_, err = third.Offer(patient(t), newOffer("c", 1, protocol.All))
+		third.Close()
+		third.Wait()
+	}
 	assertCode(t, protocol.CodeBusy, err)
 	assert.ErrorContains(t, err, "2 connections, which is its limit")
 
