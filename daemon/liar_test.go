@@ -145,15 +145,18 @@ func TestHopThatComesBackAndSaysNothing(t *testing.T) {
 	accept, err := protocol.AppendMessage(nil, &protocol.Accept{Window: smallWindow, MaxChunk: smallWindow / 4, Leaves: leaf})
 	require.NoError(t, err)
 	var calls atomic.Int32
+	accepted := make(chan struct{})
 	addr := liar(t, func(stream protocol.Stream) {
 		if calls.Add(1) == 1 {
 			_, _ = stream.Write(accept)
+			<-accepted
 			stream.Close()
 		}
 	})
 	s := newStore(t)
 	b := serve(t, fanout(t, short, hop("r1", reader(t, s).addr), hop("liar", addr)), daemon.Options{Window: smallWindow})
 	p := begin(t, b.addr, newOffer("f", piece, protocol.All))
+	close(accepted)
 	_ = p.send(random(piece))
 	err = receive(t, p.ended, "the end of the push")
 	assertCode(t, protocol.CodeStalled, err)

@@ -59,6 +59,7 @@ func TestMoreTransfersThanThereMayBe(t *testing.T) {
 	require.NoError(t, err)
 	assertCode(t, protocol.CodeSuperseded, receive(t, second.ended, "the end of the earlier attempt"))
 
+	eventually(t, "the second to be over", func() bool { return len(n.Status().Transfers) == 1 })
 	_, err = push(t, n.addr, newOffer("c", 1, protocol.All), []byte("x"))
 	require.NoError(t, err, "there is room again")
 	require.NoError(t, first.send([]byte("x")))
