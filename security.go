@@ -35,7 +35,7 @@ func clientFlags() []cli.Flag {
 	)
 }
 
-// daemonFlags are those of daemons, which say who may connect.
+// daemonFlags are those of daemons, which say who may connect, and how many.
 func daemonFlags() []cli.Flag {
 	return append(identityFlags(),
 		&cli.StringFlag{Name: "token-file", EnvVars: []string{"SBCAST_TOKEN_FILE"}, Usage: "`FILE` with the tokens of clients without a certificate, from sbcast ca token"},
@@ -43,6 +43,8 @@ func daemonFlags() []cli.Flag {
 		&cli.GenericFlag{Name: "max-size", Value: &sizeValue{}, Usage: "take no file of more than `SIZE`"},
 		&cli.GenericFlag{Name: "quota", Value: &sizeValue{}, Usage: "take at most `SIZE` from each client in a day"},
 		&cli.BoolFlag{Name: "insecure", EnvVars: []string{"SBCAST_INSECURE"}, Usage: "let anybody push who can connect"},
+		&cli.IntFlag{Name: "max-connections", Value: daemon.DefaultMaxConnections, Usage: "`NUMBER` of clients that may be connected at once"},
+		&cli.IntFlag{Name: "max-transfers", Value: daemon.DefaultMaxTransfers, Usage: "`NUMBER` of pushes that may be under way at once"},
 	)
 }
 
@@ -84,12 +86,18 @@ type guard struct {
 	tokens   *protocol.Tokens
 	insecure bool
 	rules    daemon.Rules
+
+	maxConnections, maxTransfers int
 }
 
 // newGuard makes the guard that the flags describe. Files that are changed
 // while the daemon runs are used from then on.
 func newGuard(c *cli.Context, log *slog.Logger) (g guard, err error) {
 	g.insecure = c.Bool("insecure")
+	g.maxConnections, g.maxTransfers = c.Int("max-connections"), c.Int("max-transfers")
+	if g.maxConnections < 1 || g.maxTransfers < 1 {
+		return g, usagef("--max-connections and --max-transfers: want at least 1")
+	}
 	g.rules = daemon.Rules{AllowNames: c.StringSlice("allow-name"), MaxSize: sizeOf(c, "max-size"), Quota: sizeOf(c, "quota")}
 	if err := g.rules.Check(); err != nil {
 		return g, usagef("--allow-name: %v", err)
@@ -169,6 +177,7 @@ func (g guard) address(addr string) (string, error) {
 // options completes those of a daemon.
 func (g guard) options(o daemon.Options) daemon.Options {
 	o.Identity, o.Tokens, o.Rules = g.identity, g.tokens, g.rules
+	o.MaxConnections, o.MaxTransfers = g.maxConnections, g.maxTransfers
 	return o
 }
 

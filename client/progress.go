@@ -25,11 +25,16 @@ type Progress struct {
 // reportEvery is the shortest time between two reports, but for changes of state.
 const reportEvery = 100 * time.Millisecond
 
-// board collects what is known and reports it, from one goroutine at a time.
+// board collects what is known and reports it, from a goroutine of its own: who
+// tells the board is the goroutine that reads the connection, and must not wait
+// for a terminal that nobody reads. What is not reported yet when there is
+// news is older news.
 type board struct {
 	host   string // what a reader is called that has no name of its own
 	begun  time.Time
 	report func(Progress)
+	news   chan struct{} // capacity 1: there is something to report
+	told   chan struct{} // closed when the last report has returned
 
 	mu      sync.Mutex
 	now     Progress
@@ -42,9 +47,30 @@ type board struct {
 
 func newBoard(host, name string, report func(Progress)) *board {
 	now := time.Now()
-	return &board{
+	b := &board{
 		host: host, begun: now, moved: now, report: report,
 		now: Progress{Name: name}, index: map[string]int{},
+		news: make(chan struct{}, 1), told: make(chan struct{}),
+	}
+	if report == nil {
+		close(b.told)
+	} else {
+		go b.tell()
+	}
+	return b
+}
+
+// tell reports until the board is stopped, and then once more.
+func (b *board) tell() {
+	defer close(b.told)
+	for range b.news {
+		b.mu.Lock()
+		p, last := b.copyLocked(), b.stopped
+		b.mu.Unlock()
+		b.report(p)
+		if last {
+			return
+		}
 	}
 }
 
@@ -64,7 +90,14 @@ func (b *board) update(change func() (urgent bool)) {
 		return
 	}
 	b.last = time.Now()
-	b.report(b.copyLocked())
+	b.signal()
+}
+
+func (b *board) signal() {
+	select {
+	case b.news <- struct{}{}:
+	default:
+	}
 }
 
 func (b *board) sent(n int) {
@@ -173,12 +206,13 @@ func (b *board) waitingFor() string {
 	return "; waiting for " + strings.Join(texts, ", ")
 }
 
-// stop reports once more, and never again.
+// stop reports once more, and never again. It waits until that is done.
 func (b *board) stop() {
-	b.update(func() bool { return true })
 	b.mu.Lock()
 	b.stopped = true
 	b.mu.Unlock()
+	b.signal()
+	<-b.told
 }
 
 func (b *board) seconds() float64 { return time.Since(b.begun).Seconds() }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -165,4 +166,25 @@ func ticker(t *testing.T, addr string) (tick func()) {
 			}
 		}
 	}
+}
+
+// A terminal that nobody reads holds up what is shown, not the push.
+func TestProgressThatBlocks(t *testing.T) {
+	s := newStore(t)
+	gate := make(chan struct{})
+	var told atomic.Int32
+	content := random(12 << 20) // more than a window
+	c, ctx := newClient(t, reader(t, s).addr), patient(t)
+	done := make(chan error, 1)
+	go func() {
+		_, err := c.Push(ctx, bytesSource("f", content), client.Options{OnProgress: func(client.Progress) {
+			told.Add(1)
+			<-gate
+		}})
+		done <- err
+	}()
+	require.Eventually(t, func() bool { return slices.Contains(s.files(t), "f") }, patience, time.Millisecond, "the file is published")
+	assert.EqualValues(t, 1, told.Load(), "one report at a time")
+	close(gate)
+	require.NoError(t, receive(t, done, "the push to end"))
 }

@@ -46,6 +46,7 @@ type leg struct {
 	away       chan struct{}      // not nil while the hop is redialled and catches up; closed then
 	wake       chan struct{}      // not nil while it catches up; capacity 1: there is more, or more room
 	giveUp     context.CancelFunc // ends the redialling
+	overdue    *time.Timer        // not nil while an offer is made again: ends that, put off by each word of progress
 	leaves     []protocol.Leaf    // under their names here
 	index      map[string]int     // of leaves, once it was needed; they keep their places until the next Accept
 	acked      int64
@@ -190,6 +191,9 @@ func (l *leg) onProgress(below []protocol.Leaf) {
 	t := l.spread
 	here := l.hop.leaves(below)
 	t.mu.Lock()
+	if l.overdue != nil {
+		l.overdue.Reset(t.stall)
+	}
 	if l.accept != nil {
 		known := here[:0]
 		for _, leaf := range here {

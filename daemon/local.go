@@ -29,7 +29,7 @@ func (l local) Open(context.Context) (protocol.Stream, error) {
 	}
 	s.locals[far] = struct{}{}
 	s.work.Go(func() {
-		s.serveStream(far, protocol.Peer{Name: l.name, Scope: protocol.ScopePush}, s.opts.Log.With("peer", l.name))
+		s.serveStream(far, l.name, protocol.Peer{Name: l.name, Scope: protocol.ScopePush}, s.opts.Log.With("peer", l.name))
 		s.mu.Lock()
 		delete(s.locals, far)
 		s.mu.Unlock()

@@ -110,7 +110,7 @@ func (l *leg) waitFor(err error) {
 // resume makes a new stream to the hop and feeds it what it lacks.
 func (l *leg) resume(ctx context.Context) error {
 	t := l.spread
-	sender, accept, gen, err := l.propose(ctx)
+	sender, accept, gen, err := l.proposeAgain(ctx)
 	if err != nil {
 		return err
 	}
@@ -139,6 +139,27 @@ func (l *leg) resume(ctx context.Context) error {
 	t.mu.Unlock()
 	l.hop.retire(sender)
 	return err
+}
+
+// proposeAgain makes the offer once more, to a hop that may answer pings and
+// never that. A first offer is for the client to give up, which is told whom it
+// waits for; of this one nobody knows but the leg.
+func (l *leg) proposeAgain(ctx context.Context) (*protocol.Sender, *protocol.Accept, int, error) {
+	t := l.spread
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	t.mu.Lock()
+	l.overdue = time.AfterFunc(t.stall, func() {
+		cancel(protocol.Errorf(protocol.CodeStalled, "back after its connection was lost, but without an answer to the offer for %v", t.stall))
+	})
+	t.mu.Unlock()
+	defer func() {
+		t.mu.Lock()
+		l.overdue.Stop()
+		l.overdue = nil
+		t.mu.Unlock()
+	}()
+	return l.propose(ctx)
 }
 
 // fitsLocked checks that the transfer can go on with what the hop accepts now.

@@ -22,6 +22,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/sbcast/sbcast/protocol"
 )
 
@@ -38,11 +40,19 @@ type Options struct {
 	Identity *protocol.Identity // for TLS; nil: bare TCP
 	Tokens   *protocol.Tokens   // clients without a certificate that may come; nil: none
 
-	Rules Rules // which files to take
+	Rules          Rules // which files to take
+	MaxConnections int   // clients connected at once; 0: DefaultMaxConnections
+	MaxTransfers   int   // transfers under way at once; 0: DefaultMaxTransfers
 
 	// OnTransfer is told how each transfer ended, from its goroutine.
 	OnTransfer func(receipts []protocol.Receipt, err error)
 }
+
+// How many refused peers are logged: so many a second, after the first few.
+const (
+	warnRate  = 10
+	warnBurst = 100
+)
 
 // defaultIdle is when a session that nobody uses is closed.
 const defaultIdle = 5 * time.Minute
@@ -54,6 +64,8 @@ type Server struct {
 	begun  time.Time
 	budget *protocol.Budget // nil without opts.Memory
 	rules  *ruled
+	limits *limits
+	warned *rate.Limiter // of peers that were refused: they must not fill the log
 
 	ctx    context.Context // ends when transfers must
 	cancel context.CancelCauseFunc
@@ -70,6 +82,7 @@ type Server struct {
 
 // running is a transfer under way, so that a later attempt can replace it.
 type running struct {
+	peer     string // that it counts for
 	receiver *protocol.Receiver
 	cancel   context.CancelCauseFunc
 	done     chan struct{}
@@ -88,6 +101,8 @@ func NewServer(sink protocol.Sink, opts Options) *Server {
 	}
 	s := &Server{
 		sink: sink, opts: opts, begun: time.Now(), rules: newRuled(opts.Rules),
+		limits:    newLimits(opts.MaxConnections, opts.MaxTransfers),
+		warned:    rate.NewLimiter(warnRate, warnBurst),
 		listeners: map[net.Listener]struct{}{},
 		sessions:  map[*protocol.Session]struct{}{},
 		locals:    map[protocol.Stream]struct{}{},
@@ -187,16 +202,53 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return err
 }
 
-func (s *Server) serveConn(conn net.Conn) {
-	log := s.opts.Log.With("peer", conn.RemoteAddr().String())
-	sess, err := protocol.AcceptSession(s.ctx, conn, protocol.SessionConfig{
+// accept makes a session of conn and counts it, until leave is called.
+func (s *Server) accept(conn net.Conn) (sess *protocol.Session, peer string, leave func(), err error) {
+	cfg := protocol.SessionConfig{
 		Agent: s.opts.Agent, Window: s.opts.Window, MaxStreams: s.opts.MaxStreams,
 		Identity: s.opts.Identity, Tokens: s.opts.Tokens,
-	})
+	}
+	leave = func() {}
+	cfg.Admit = func(client protocol.Peer) error {
+		name := nameOf(conn, client)
+		if err := s.limits.sessions.take(name); err != nil {
+			return err
+		}
+		peer, leave = name, func() { s.limits.sessions.give(name) }
+		return nil
+	}
+	begun, dropped := s.limits.handshakes.begin(conn)
+	if dropped != nil {
+		cfg.Refuse(dropped.conn, errCrowded)
+	}
+	sess, err = protocol.AcceptSession(s.ctx, conn, cfg)
+	if !s.limits.handshakes.end(begun) && err != nil {
+		err = errCrowded
+	}
 	if err != nil {
-		log.Warn("connection refused", "error", err)
+		leave()
+	}
+	return sess, peer, leave, err
+}
+
+// errCrowded is why a connection whose client had not said who it is was closed.
+var errCrowded = protocol.Errorf(protocol.CodeBusy, "%d connections have not said hello, and this was the oldest", mostHandshakes)
+
+// warn logs that a peer was refused, unless too many are.
+func (s *Server) warn(log *slog.Logger, what string, err error) {
+	if s.warned.Allow() {
+		log.Warn(what, "error", err)
+	}
+}
+
+func (s *Server) serveConn(conn net.Conn) {
+	log := s.opts.Log.With("peer", conn.RemoteAddr().String())
+	sess, peer, leave, err := s.accept(conn)
+	if err != nil {
+		s.warn(log, "connection refused", err)
 		return
 	}
+	defer leave()
 	defer sess.Close()
 	s.mu.Lock()
 	s.sessions[sess] = struct{}{}
@@ -210,14 +262,11 @@ func (s *Server) serveConn(conn net.Conn) {
 	if late {
 		return
 	}
-	client := sess.Client()
-	if client.Name != "" {
-		log = log.With("client", client.Name)
-	} else { // where nobody has to say who it is, the machine is all there is to know
-		client.Name, _, _ = net.SplitHostPort(conn.RemoteAddr().String())
+	if name := sess.Client().Name; name != "" {
+		log = log.With("client", name)
 	}
-	if peer, err := sess.Peer(s.ctx); err == nil {
-		log.Debug("session", "agent", peer.Agent)
+	if hello, err := sess.Peer(s.ctx); err == nil {
+		log.Debug("session", "agent", hello.Agent)
 	}
 
 	idle := s.closeIdle(sess)
@@ -229,7 +278,15 @@ func (s *Server) serveConn(conn net.Conn) {
 		if err != nil {
 			return
 		}
-		streams.Go(func() { s.serveStream(stream, client, log) })
+		if err := s.limits.streams.take(peer); err != nil {
+			s.warn(log, "stream refused", err)
+			streams.Go(func() { defer stream.Close(); protocol.WriteReject(stream, err) })
+			continue
+		}
+		streams.Go(func() {
+			defer s.limits.streams.give(peer)
+			s.serveStream(stream, peer, sess.Client(), log)
+		})
 	}
 }
 
@@ -258,7 +315,7 @@ func (s *Server) closeIdle(sess *protocol.Session) (stop func()) {
 }
 
 // serveStream looks at the first frame of a stream, which says what it is for.
-func (s *Server) serveStream(stream protocol.Stream, client protocol.Peer, log *slog.Logger) {
+func (s *Server) serveStream(stream protocol.Stream, peer string, client protocol.Peer, log *slog.Logger) {
 	defer stream.Close()
 	frames := protocol.NewFrameReader(stream)
 	frames.LimitChunks(0)
@@ -274,7 +331,7 @@ func (s *Server) serveStream(stream protocol.Stream, client protocol.Peer, log *
 	switch m := m.(type) {
 	case *protocol.Offer:
 		if err = client.May(protocol.ScopePush); err == nil {
-			s.receive(stream, frames, m, s.rules.of(client.Name, s.sink), log)
+			s.receive(stream, frames, m, peer, log)
 		}
 	case *protocol.Query:
 		if err = client.May(protocol.ScopeStatus); err == nil {
@@ -282,7 +339,7 @@ func (s *Server) serveStream(stream protocol.Stream, client protocol.Peer, log *
 		}
 	}
 	if err != nil {
-		log.Warn("stream refused", "error", err)
+		s.warn(log, "stream refused", err)
 		protocol.WriteReject(stream, err)
 	}
 }
@@ -298,14 +355,15 @@ func firstMessage(f protocol.Frame) (protocol.Message, error) {
 }
 
 // receive runs a transfer, after an earlier attempt of the same has ended.
-func (s *Server) receive(stream protocol.Stream, frames *protocol.FrameReader, offer *protocol.Offer, sink protocol.Sink, log *slog.Logger) {
-	r := protocol.NewReceiver(stream, frames, offer, sink, s.opts.Window).Within(s.budget)
+func (s *Server) receive(stream protocol.Stream, frames *protocol.FrameReader, offer *protocol.Offer, peer string, log *slog.Logger) {
+	r := protocol.NewReceiver(stream, frames, offer, s.rules.of(peer, s.sink), s.opts.Window).Within(s.budget)
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	defer cancel(nil)
-	run := &running{receiver: r, cancel: cancel, done: make(chan struct{})}
+	run := &running{peer: peer, receiver: r, cancel: cancel, done: make(chan struct{})}
 	defer close(run.done)
 	old, err := s.register(offer, run)
 	if err != nil {
+		s.warn(log, "transfer refused", err)
 		protocol.WriteReject(stream, err)
 		return
 	}
@@ -363,6 +421,15 @@ func (s *Server) register(offer *protocol.Offer, run *running) (old *running, er
 			return nil, protocol.Errorf(protocol.CodeSuperseded, "attempt %d of the transfer (redials %d) came after attempt %d (redials %d)", offer.Attempt, offer.Redials, before.Attempt, before.Redials)
 		}
 	}
+	if old != nil { // makes way
+		s.limits.transfers.give(old.peer)
+	}
+	if err := s.limits.transfers.take(run.peer); err != nil {
+		if old != nil {
+			_ = s.limits.transfers.take(old.peer) // what it has just given
+		}
+		return nil, err
+	}
 	s.running[offer.ID] = run
 	s.transfers.Add(1)
 	return old, nil
@@ -373,6 +440,7 @@ func (s *Server) unregister(id string, run *running) {
 	defer s.mu.Unlock()
 	if s.running[id] == run {
 		delete(s.running, id)
+		s.limits.transfers.give(run.peer)
 	}
 	s.transfers.Done()
 }

@@ -11,8 +11,9 @@ import (
 )
 
 var (
-	runs = flag.Int("faults.runs", 0, "cuts, and bit flips, on each hop; 0: a few")
-	seed = flag.Uint64("faults.seed", 0, "of everything that is random; 0: a new one")
+	runs    = flag.Int("faults.runs", 0, "cuts, and bit flips, on each hop; 0: a few")
+	hostile = flag.Int("faults.hostile", 300, "sessions that are recorded, spoilt and played again, of all kinds together")
+	seed    = flag.Uint64("faults.seed", 0, "of everything that is random; 0: a new one")
 )
 
 func TestMain(m *testing.M) {

@@ -47,6 +47,7 @@ type proxy struct {
 	ln    net.Listener
 	to    string
 	fault fault
+	tap   func(b []byte, up bool) // is shown what passes; may be nil
 	work  sync.WaitGroup
 
 	mu     sync.Mutex
@@ -111,6 +112,9 @@ func (p *proxy) pump(to, from net.Conn, up bool) {
 	for {
 		n, err := from.Read(b)
 		n, cut := p.spoil(b[:n], up)
+		if p.tap != nil {
+			p.tap(b[:n], up)
+		}
 		if _, werr := to.Write(b[:n]); err != nil || werr != nil || cut {
 			return
 		}

@@ -83,6 +83,9 @@ func (s *Sender) message(m Message) error {
 		m.Leaves = s.pages.complete(m.Leaves)
 		return m.asError()
 	case *Progress:
+		if err := s.roll.note(m.Leaves); err != nil {
+			return err
+		}
 		s.heard(m.Leaves)
 		if s.cfg.OnProgress != nil {
 			s.cfg.OnProgress(m.Leaves)
@@ -115,6 +118,10 @@ func (s *Sender) accept(a *Accept) error {
 		got[l.Name] = nil
 	}
 	s.mu.Lock()
+	if s.size >= 0 && a.Offset > s.size {
+		defer s.mu.Unlock()
+		return Errorf(CodeProtocol, "accepted from byte %d on, of %d", a.Offset, s.size)
+	}
 	s.start, s.names, s.got, s.missing = a.Offset, a.Leaves, got, len(got)
 	s.win = newWindow(a.Window, a.Offset)
 	switch c := s.early; {
@@ -143,6 +150,9 @@ func (s *Sender) receipt(r *Receipt) error {
 	defer s.mu.Unlock()
 	if before, known := s.got[r.Leaf]; !known || before != nil {
 		return Errorf(CodeProtocol, "unexpected receipt of leaf %q", r.Leaf)
+	}
+	if s.told += leafSize + len(r.Leaf) + len(r.Text) + len(r.Location) + len(r.Code); s.told > maxHeld {
+		return Errorf(CodeProtocol, "receipts of more than %d bytes", maxHeld)
 	}
 	s.got[r.Leaf] = r
 	if s.missing--; s.missing == 0 {

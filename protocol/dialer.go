@@ -54,8 +54,12 @@ type Opener interface {
 // with DefaultMaxStreams, for 4,096 streams at once.
 const maxSessions = 32
 
-// Dialer opens streams to one address. It is safe for concurrent use: one
-// caller dials, the others wait for the session. As many streams as a session
+// joinable is how long others join a dial that is under way. One that takes
+// longer may be waiting for a peer that is gone: who comes then dials too.
+const joinable = time.Second
+
+// Dialer opens streams to one address. It is safe for concurrent use: who comes
+// while there is no session shares one dial. As many streams as a session
 // is good for go over the first one, and then over a second: a broadcaster has
 // one stream to each reader for each push that is under way, and to let some
 // pushes wait for the streams of others could make them wait for each other.
@@ -64,15 +68,29 @@ type Dialer struct {
 	addr string
 	cfg  SessionConfig
 
-	turn     chan struct{} // capacity 1: held while sessions change
+	life  context.Context // of dials
+	end   context.CancelFunc
+	dials sync.WaitGroup
+
 	mu       sync.Mutex
 	sessions []*Session // in the order of their making
+	dialling *dialling  // the latest that is under way, or nil
 	closed   bool
+}
+
+// dialling is a dial under way.
+type dialling struct {
+	begun time.Time
+	done  chan struct{} // closed at its end
+	sess  *Session      // then
+	err   error
 }
 
 // NewDialer returns a Dialer for addr, "host:port". Nothing is dialled yet.
 func NewDialer(addr string, cfg SessionConfig) *Dialer {
-	return &Dialer{addr: addr, cfg: cfg, turn: make(chan struct{}, 1)}
+	d := &Dialer{addr: addr, cfg: cfg}
+	d.life, d.end = context.WithCancel(context.Background())
+	return d
 }
 
 // Addr is the address that the Dialer connects to.
@@ -82,63 +100,107 @@ func (d *Dialer) Addr() string { return d.addr }
 // It tries once; when to try again is the caller's to decide. CodeBusy means
 // that all sessions that there may be are full.
 func (d *Dialer) Open(ctx context.Context) (Stream, error) {
-	select {
-	case d.turn <- struct{}{}:
-		defer func() { <-d.turn }()
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-	stream, err := d.reuse(ctx, (*Session).hasRoom)
-	if stream != nil || err != nil {
-		return stream, err
-	}
-	if d.count() >= maxSessions { // then to the limit
-		if stream, err = d.reuse(ctx, (*Session).hasAny); stream != nil || err != nil {
-			return stream, err
+	var fresh *Session // that was dialled for this call
+	for {
+		if fresh != nil && fresh.ended() { // as another one would
+			return nil, fresh.refused()
 		}
-		if n := d.count(); n >= maxSessions {
-			return nil, Errorf(CodeBusy, "all streams of %d connections to %s are in use", n, d.addr)
+		s, wait, err := d.choose()
+		switch {
+		case err != nil:
+			return nil, err
+		case s != nil:
+			stream, err := s.openReserved(ctx)
+			if err == nil || ctx.Err() != nil || fresh != nil {
+				return stream, err
+			}
+			d.drop(s) // had died unnoticed: the next one
+			continue
+		}
+		if dialled, err := wait(ctx); err != nil {
+			return nil, err
+		} else if dialled != nil {
+			fresh = dialled
 		}
 	}
-	s, err := d.dial(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return s.Open(ctx)
 }
 
-// reuse opens a stream on the first session that fits. It returns neither
-// stream nor error when none does, and closes those that do not work any more.
-func (d *Dialer) reuse(ctx context.Context, fits func(*Session) bool) (Stream, error) {
+// choose returns a session with a stream reserved on it, or a wait for what may
+// bring one: the Hello of a session at hand, or a dial, of which it returns the
+// session.
+func (d *Dialer) choose() (s *Session, wait func(context.Context) (dialled *Session, err error), err error) {
 	for _, s := range d.all() {
 		if s.ended() {
 			d.drop(s)
-			continue
-		}
-		if !fits(s) {
-			continue
-		}
-		stream, err := s.Open(ctx)
-		switch {
-		case err == nil, ctx.Err() != nil:
-			return stream, err
-		case !HasCode(err, CodeBusy):
-			d.drop(s)
 		}
 	}
-	return nil, nil
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, nil, net.ErrClosed
+	}
+	room := (*Session).hasRoom
+	if len(d.sessions) >= maxSessions { // then to the limit
+		room = (*Session).hasAny
+	}
+	var unheard *Session
+	for _, s := range d.sessions {
+		switch {
+		case s.ended():
+		case s.unheard():
+			unheard = s
+		case s.reserve(room):
+			return s, nil, nil
+		}
+	}
+	switch {
+	case unheard != nil: // who waits for its Hello shares its fate
+		return nil, func(ctx context.Context) (*Session, error) {
+			_, err := unheard.Peer(ctx)
+			return nil, err
+		}, nil
+	case len(d.sessions) >= maxSessions:
+		return nil, nil, Errorf(CodeBusy, "all streams of %d connections to %s are in use", len(d.sessions), d.addr)
+	}
+	return nil, d.dialLocked().wait, nil
+}
+
+// dialLocked joins the dial under way or begins one.
+func (d *Dialer) dialLocked() *dialling {
+	if d.dialling != nil && time.Since(d.dialling.begun) < joinable {
+		return d.dialling
+	}
+	now := &dialling{begun: time.Now(), done: make(chan struct{})}
+	d.dialling = now
+	d.dials.Go(func() {
+		defer close(now.done)
+		s, err := d.connect(d.life)
+		if err == nil {
+			err = d.keep(s)
+		}
+		now.sess, now.err = s, err
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.dialling == now {
+			d.dialling = nil
+		}
+	})
+	return now
+}
+
+func (n *dialling) wait(ctx context.Context) (*Session, error) {
+	select {
+	case <-n.done:
+		return n.sess, n.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 func (d *Dialer) all() []*Session {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return slices.Clone(d.sessions)
-}
-
-func (d *Dialer) count() int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return len(d.sessions)
 }
 
 // drop closes a session and forgets it.
@@ -161,7 +223,7 @@ func (d *Dialer) Connect(ctx context.Context) (*Session, error) {
 		if err != nil {
 			return nil, err
 		}
-		if s, err = d.install(ctx, fresh); err != nil {
+		if s, err = d.install(fresh); err != nil {
 			return nil, err
 		}
 	}
@@ -181,27 +243,12 @@ func (d *Dialer) live() *Session {
 }
 
 // install makes fresh the session of the Dialer, unless there is one by now.
-func (d *Dialer) install(ctx context.Context, fresh *Session) (*Session, error) {
-	select {
-	case d.turn <- struct{}{}:
-		defer func() { <-d.turn }()
-	case <-ctx.Done():
-		fresh.Close()
-		return nil, context.Cause(ctx)
-	}
+func (d *Dialer) install(fresh *Session) (*Session, error) {
 	if s := d.live(); s != nil {
 		fresh.Close()
 		return s, nil
 	}
 	return fresh, d.keep(fresh)
-}
-
-func (d *Dialer) dial(ctx context.Context) (*Session, error) {
-	s, err := d.connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return s, d.keep(s)
 }
 
 func (d *Dialer) connect(ctx context.Context) (*Session, error) {
@@ -217,15 +264,18 @@ func (d *Dialer) connect(ctx context.Context) (*Session, error) {
 	return DialSession(ctx, conn, cfg)
 }
 
-// keep makes s the session at hand. The caller has the turn.
+// keep makes s one of the sessions at hand.
 func (d *Dialer) keep(s *Session) error {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closed {
+	closed := d.closed
+	if !closed {
+		d.sessions = append(d.sessions, s)
+	}
+	d.mu.Unlock()
+	if closed {
 		s.Close()
 		return net.ErrClosed
 	}
-	d.sessions = append(d.sessions, s)
 	return nil
 }
 
@@ -256,13 +306,16 @@ func (d *Dialer) MaxStreams() int {
 	return 0
 }
 
-// Close closes the sessions and makes every later Open fail.
+// Close ends dials under way, closes the sessions and makes every later Open
+// fail.
 func (d *Dialer) Close() error {
 	d.mu.Lock()
 	d.closed = true
 	all := d.sessions
 	d.sessions = nil
 	d.mu.Unlock()
+	d.end()
+	d.dials.Wait()
 	var err error
 	for _, s := range all {
 		err = errors.Join(err, s.Close())

@@ -132,7 +132,7 @@ func TestDialerMakesAnotherSessionWhenOneIsFull(t *testing.T) {
 		stream, err := d.Open(t.Context())
 		require.NoError(t, err)
 		streams = append(streams, stream)
-		assert.EqualValues(t, i/2+1, l.count.Load(), "%d streams", i+1)
+		require.Eventually(t, func() bool { return l.count.Load() == int32(i/2+1) }, 10*time.Second, time.Millisecond, "%d streams", i+1)
 	}
 	assert.Equal(t, 4, d.MaxStreams())
 
@@ -195,12 +195,11 @@ func TestDialerSaysWhatAFailureMeans(t *testing.T) {
 
 func TestDialerEndsWithItsContext(t *testing.T) {
 	d := NewDialer("127.0.0.1:1", SessionConfig{})
-	d.turn <- struct{}{} // another caller is dialling
+	d.dialling = &dialling{begun: time.Now(), done: make(chan struct{})} // another caller is dialling
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(errLost)
 	_, err := d.Open(ctx)
 	assert.Equal(t, errLost, err)
-	<-d.turn
 }
 
 func TestClosedDialerOpensNothing(t *testing.T) {
@@ -248,7 +247,7 @@ func TestConnectMakesWay(t *testing.T) {
 	require.NoError(t, err)
 	_, err = d.Open(t.Context())
 	require.NoError(t, err)
-	s, err := d.install(t.Context(), conn)
+	s, err := d.install(conn)
 	require.NoError(t, err)
 	assert.NotSame(t, conn, s)
 	<-conn.Done()
@@ -256,4 +255,39 @@ func TestConnectMakesWay(t *testing.T) {
 	d.Close()
 	_, err = d.Connect(t.Context())
 	assert.ErrorIs(t, err, net.ErrClosed)
+}
+
+// Who comes while a dial takes long does not wait for it, nor do they all dial
+// one after the other: a black hole costs each of them one timeout.
+func TestDialsOfABlackHoleAreShared(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0") // accepts, and never says a word
+	require.NoError(t, err)
+	defer ln.Close()
+	d := NewDialer(ln.Addr().String(), SessionConfig{})
+	defer d.Close()
+	first, err := d.Open(t.Context())
+	require.NoError(t, err, "the first stream does not wait for the peer's Hello")
+	defer first.Close()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	var waiting sync.WaitGroup
+	for range 50 {
+		waiting.Go(func() {
+			_, err := d.Open(ctx)
+			assert.Equal(t, errLost, err)
+		})
+	}
+	require.Eventually(t, func() bool { return d.mu.TryLock() }, 10*time.Second, time.Millisecond, "who waits holds nobody up")
+	d.mu.Unlock()
+	cancel(errLost)
+	waiting.Wait()
+	assert.Len(t, d.all(), 1)
+
+	d.drop(d.all()[0])
+	d.mu.Lock()
+	one := d.dialLocked()
+	assert.Same(t, one, d.dialLocked(), "a fresh dial is joined")
+	one.begun = time.Now().Add(-joinable)
+	other := d.dialLocked()
+	d.mu.Unlock()
+	assert.NotSame(t, one, other, "one that takes long is not")
 }

@@ -31,7 +31,7 @@ func (s *Sender) OfferWhole(ctx context.Context, o *Offer, c *Chunk, f *Finish) 
 		return nil, err
 	}
 	s.mu.Lock()
-	s.early, s.whole = c, true
+	s.early, s.whole, s.size = c, true, o.Size
 	err = s.err
 	s.mu.Unlock()
 	if err != nil {

@@ -54,6 +54,22 @@ func refuse(conn net.Conn, err error) {
 
 var errSpeaksTLS = Errorf(CodeUnauthorised, "the peer speaks TLS, and this end has no certificate")
 
+// refuseTimeout is how long a client that is refused before anything was read
+// may take for a few bytes, which wait in a socket's empty buffer.
+const refuseTimeout = 100 * time.Millisecond
+
+// Refuse closes a fresh connection that no session is to be made of. A client
+// on bare TCP is told why, where its own bytes do not get in the way of that;
+// one that speaks TLS could not read it.
+func (c SessionConfig) Refuse(conn net.Conn, why error) {
+	if c.Identity == nil {
+		e := AsError(why)
+		_ = conn.SetWriteDeadline(time.Now().Add(refuseTimeout))
+		_ = writeMessage(conn, &Reject{Code: e.Code, Text: e.Text})
+	}
+	conn.Close()
+}
+
 // mostEarly is more than an honest client sends before it has heard Hello: an
 // offer, a small file and what smux adds.
 const mostEarly = 256 << 10

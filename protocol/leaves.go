@@ -10,6 +10,10 @@ const (
 	pageSize = MaxControl / 2
 	// maxPaged bounds the leaves of one list: a tree of so many readers.
 	maxPaged = 1 << 16
+	// maxHeld bounds what a receiver can make its sender hold of leaves: names
+	// and texts, and leafSize for each. Of 65,536 leaves each may have 168 bytes.
+	maxHeld  = 16 << 20
+	leafSize = 88
 )
 
 // appendPaged makes the frames of a message that carries leaves: Leaves frames
@@ -47,26 +51,57 @@ func clipLeaves(leaves []Leaf) []Leaf {
 	return clipped
 }
 
+// held is what l takes in memory, in bytes.
+func (l *Leaf) held() int { return leafSize + len(l.Name) + len(l.Text) + len(l.Code) + len(l.State) }
+
 // pages gathers the frames that appendPaged made. It is the reader's side.
-type pages []Leaf
+type pages struct {
+	leaves []Leaf
+	held   int // bytes
+}
 
 // add notes the first leaves of a list.
 func (p *pages) add(m *Leaves) error {
-	if len(*p)+len(m.Leaves) > maxPaged {
-		return Errorf(CodeProtocol, "a list of more than %d leaves", maxPaged)
+	for i := range m.Leaves {
+		p.held += m.Leaves[i].held()
 	}
-	*p = append(*p, m.Leaves...)
+	if len(p.leaves)+len(m.Leaves) > maxPaged || p.held > maxHeld {
+		return Errorf(CodeProtocol, "a list of more than %d leaves or %d bytes", maxPaged, maxHeld)
+	}
+	p.leaves = append(p.leaves, m.Leaves...)
 	return nil
 }
 
 // complete returns the whole list that ends with rest.
 func (p *pages) complete(rest []Leaf) []Leaf {
-	if len(*p) == 0 {
+	if len(p.leaves) == 0 {
 		return rest
 	}
-	all := append(*p, rest...)
-	*p = nil
+	all := append(p.leaves, rest...)
+	*p = pages{}
 	return all
+}
+
+// roll counts what was told of leaves in Progress, each with its latest text.
+type roll struct {
+	sizes map[string]int
+	held  int
+}
+
+// note counts the leaves of one Progress.
+func (r *roll) note(leaves []Leaf) error {
+	if r.sizes == nil {
+		r.sizes = map[string]int{}
+	}
+	for i := range leaves {
+		size := leaves[i].held()
+		r.held += size - r.sizes[leaves[i].Name]
+		r.sizes[leaves[i].Name] = size
+	}
+	if len(r.sizes) > maxPaged || r.held > maxHeld {
+		return Errorf(CodeProtocol, "progress of more than %d leaves or %d bytes", maxPaged, maxHeld)
+	}
+	return nil
 }
 
 // AllUnchanged reports whether all leaves that have not failed had the content

@@ -21,6 +21,7 @@ func AskStatus(ctx context.Context, stream Stream, hops int) ([]*Status, error) 
 		return nil, err
 	}
 	var all []*Status
+	held := 0
 	frames := NewFrameReader(stream)
 	frames.LimitChunks(0)
 	err := frames.Each(func(f Frame) error {
@@ -37,8 +38,8 @@ func AskStatus(ctx context.Context, stream Stream, hops int) ([]*Status, error) 
 		if r, ok := m.(*Reject); ok {
 			return r.asError()
 		}
-		if len(all) == maxPaged {
-			return Errorf(CodeProtocol, "more than %d daemons answer", maxPaged)
+		if held += len(f.Payload); len(all) == maxPaged || held > maxHeld {
+			return Errorf(CodeProtocol, "more than %d daemons or %d bytes in answer to a query", maxPaged, maxHeld)
 		}
 		all = append(all, m.(*Status))
 		return nil

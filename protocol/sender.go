@@ -45,10 +45,12 @@ type Sender struct {
 
 	// Owned by the read loop.
 	pages   pages
+	roll    roll
 	acceptd bool
 
 	mu      sync.Mutex
 	win     *window // after Accept
+	size    int64   // offered; -1: unknown
 	start   int64   // offset in Accept
 	early   *Chunk  // sent with the offer, until Accept
 	whole   bool    // so was Finish
@@ -58,6 +60,7 @@ type Sender struct {
 	names   []Leaf              // from Accept
 	got     map[string]*Receipt // by leaf; nil until it has come
 	missing int                 // of got
+	told    int                 // bytes in got
 }
 
 // NewSender returns a Sender on a fresh stream, which it owns from then on.
@@ -76,6 +79,9 @@ func NewSender(stream Stream, cfg SenderConfig) *Sender {
 // Offer makes the offer and waits for the answer. There is no deadline but
 // ctx's: the receiver may be waiting for others, and tells so by Progress.
 func (s *Sender) Offer(ctx context.Context, o *Offer) (*Accept, error) {
+	s.mu.Lock()
+	s.size = o.Size
+	s.mu.Unlock()
 	if err := s.push(o); err != nil {
 		return nil, err
 	}

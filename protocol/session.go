@@ -190,6 +190,7 @@ func (s *Session) acceptLoop() {
 			s.endSoon()
 			return
 		}
+		s.open.Add(1)
 		ms := s.wrap(st)
 		if int(s.open.Load()) > s.cfg.MaxStreams {
 			_ = writeMessage(ms, &Reject{Code: CodeBusy, Text: fmt.Sprintf("more than %d streams on one session", s.cfg.MaxStreams)})
@@ -231,7 +232,6 @@ func (s *Session) streamClosed() {
 }
 
 func (s *Session) wrap(st *smux.Stream) *muxStream {
-	s.open.Add(1)
 	return &muxStream{mux: st, sess: s, in: s.link.add(st.ID())}
 }
 
@@ -249,18 +249,50 @@ func (s *Session) hasAny() bool {
 	return limit <= 0 || s.Streams() < limit
 }
 
+// reserve claims a place for a stream, to be opened with openReserved, where
+// there is room for one.
+func (s *Session) reserve(room func(*Session) bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !room(s) {
+		return false
+	}
+	s.open.Add(1)
+	return true
+}
+
+// unheard reports whether the session has a stream, and for a second one has to
+// wait for the peer's Hello.
+func (s *Session) unheard() bool {
+	select {
+	case <-s.greeted:
+		return false
+	default:
+		return s.Streams() > 0
+	}
+}
+
 // Open opens a stream. It waits for the socket to take a few bytes, which a
 // peer that reads nothing can hold up, but no longer than ctx. A second stream
 // waits for the peer's Hello, which says how many may be open.
 func (s *Session) Open(ctx context.Context) (Stream, error) {
-	if s.open.Load() > 0 {
+	if s.unheard() {
 		if _, err := s.Peer(ctx); err != nil {
 			return nil, err
 		}
 	}
-	if !s.hasAny() {
+	if !s.reserve((*Session).hasAny) {
 		return nil, Errorf(CodeBusy, "all %d streams that %s allows are in use", s.maxStreams(), s.conn.RemoteAddr())
 	}
+	return s.openReserved(ctx)
+}
+
+func (s *Session) openReserved(ctx context.Context) (stream Stream, err error) {
+	defer func() {
+		if err != nil {
+			s.streamClosed()
+		}
+	}()
 	type opened struct {
 		st  *smux.Stream
 		err error
@@ -273,10 +305,7 @@ func (s *Session) Open(ctx context.Context) (Stream, error) {
 	select {
 	case o := <-done:
 		if o.err != nil {
-			if err := s.refused(); err != nil {
-				return nil, err
-			}
-			return nil, Errorf(CodeUnreachable, "open a stream to %s: %w", s.conn.RemoteAddr(), o.err)
+			return nil, s.refused()
 		}
 		return s.wrap(o.st), nil
 	case <-ctx.Done():
@@ -290,15 +319,15 @@ func (s *Session) Open(ctx context.Context) (Stream, error) {
 	}
 }
 
-// refused is why the peer does not want the session, if that is so: what it
-// said may have come before it hung up.
+// refused is why no stream can be opened on a session that has ended. When the
+// peer does not want it, what it said may have come before it hung up.
 func (s *Session) refused() error {
 	ctx, cancel := context.WithTimeout(context.Background(), lastWords)
 	defer cancel()
 	if _, err := s.Peer(ctx); err != nil && ctx.Err() == nil {
 		return err
 	}
-	return nil
+	return Errorf(CodeUnreachable, "open a stream to %s: the connection was lost", s.conn.RemoteAddr())
 }
 
 // Accept waits for the peer to open a stream. It returns io.EOF when the

@@ -19,6 +19,10 @@ type SessionConfig struct {
 	Host     string    // to dial: whose certificate it has to be
 	Token    string    // to dial: told to the server, inside TLS; "": none
 	Tokens   *Tokens   // to accept: who may come without a certificate; nil: nobody
+
+	// Admit has the last word on a client whom all of this lets in. Its error
+	// is told to the client. Nil: all may come.
+	Admit func(Peer) error
 }
 
 func (c SessionConfig) withDefaults() SessionConfig {
@@ -31,8 +35,17 @@ func (c SessionConfig) withDefaults() SessionConfig {
 	return c
 }
 
-// admit decides who the client on conn is, that said h.
+// admit decides whether the client on conn, that said h, may come, and as whom.
 func (c SessionConfig) admit(conn net.Conn, h *Hello) (Peer, error) {
+	p, err := c.identify(conn, h)
+	if err == nil && c.Admit != nil {
+		err = c.Admit(p)
+	}
+	return p, err
+}
+
+// identify finds who the client is.
+func (c SessionConfig) identify(conn net.Conn, h *Hello) (Peer, error) {
 	tc, ok := conn.(*tls.Conn)
 	if !ok {
 		return Peer{Scope: ScopePush}, nil

@@ -7,7 +7,7 @@ go=${GO:-go} time=${1:-5s} targets=0
 for file in $(grep -rl --include='*_test.go' '^func Fuzz' .); do
 	package=./$(dirname "$file")
 	for target in $(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\)(.*/\1/p' "$file"); do
-		"$go" test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "$package"
+		"$go" test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 1s "$package"
 		targets=$((targets + 1))
 	done
 done

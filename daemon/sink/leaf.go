@@ -15,6 +15,10 @@ import (
 // what it keeps on disk.
 const suspendFor = 2 * time.Minute
 
+// mostSuspended bounds the transfers that are held open so: each has two file
+// descriptors. The one that has waited longest is closed when there are more.
+const mostSuspended = 256
+
 // conflictWait is how long an offer waits for a name that is in use.
 const conflictWait = 500 * time.Millisecond
 
@@ -48,6 +52,7 @@ type content struct {
 	hasher *protocol.Hasher
 	offset int64
 	begun  time.Time
+	since  time.Time   // suspended
 	timer  *time.Timer // while suspended
 }
 
@@ -113,14 +118,37 @@ func (l *Leaf) create(ctx context.Context, offer *protocol.Offer, up protocol.Up
 
 // suspend keeps c for a later attempt of the same transfer.
 func (l *Leaf) suspend(c *content) {
+	l.hold(c)
+	if oldest := l.oldest(); l.remove(oldest) {
+		oldest.drop(true)
+	}
+}
+
+func (l *Leaf) hold(c *content) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	c.since = time.Now()
 	l.suspended[c.offer.ID], l.names[c.offer.Name] = c, c
 	c.timer = time.AfterFunc(suspendFor, func() {
 		if l.remove(c) {
 			c.drop(true)
 		}
 	})
+}
+
+// oldest is what has to make way because there are too many, or nil.
+func (l *Leaf) oldest() (oldest *content) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.suspended) <= mostSuspended {
+		return nil
+	}
+	for _, c := range l.suspended {
+		if oldest == nil || c.since.Before(oldest.since) {
+			oldest = c
+		}
+	}
+	return oldest
 }
 
 // remove takes c out of the suspended ones and reports whether it was there.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -363,4 +364,46 @@ func TestLeafHoldsNothingOpenThatIsOver(t *testing.T) {
 			assert.Equal(t, 1, file.discarded)
 		})
 	}
+}
+
+// crowd is a Store that counts which of its files were given up.
+type crowd struct {
+	fakeStore
+	mu    sync.Mutex
+	given []string
+}
+
+type crowdFile struct {
+	fakeFile
+	crowd *crowd
+	name  string
+}
+
+func (c *crowd) Create(_ context.Context, r sink.Request) (sink.File, sink.Have, error) {
+	return &crowdFile{crowd: c, name: r.Name}, sink.Have{}, nil
+}
+
+func (f *crowdFile) Discard(bool) {
+	f.crowd.mu.Lock()
+	defer f.crowd.mu.Unlock()
+	f.crowd.given = append(f.crowd.given, f.name)
+}
+
+// Transfers that were cut off are held open, but not without end: those that
+// have waited longest make way.
+func TestLeafHoldsSoManyOpen(t *testing.T) {
+	c := &crowd{}
+	l := sink.NewLeaf(c)
+	for i := range 260 {
+		o := offer(fmt.Sprint("f", i), 2)
+		o.ID = o.Name
+		up := newUpstream()
+		tr, _, err := l.Begin(t.Context(), o, up)
+		require.NoError(t, err)
+		require.NoError(t, tr.Write(chunk(0, []byte("x"), protocol.CompressNone)))
+		tr.Abort(errBroken)
+	}
+	assert.Equal(t, []string{"f0", "f1", "f2", "f3"}, c.given)
+	l.Close()
+	assert.Len(t, c.given, 260)
 }
