@@ -57,7 +57,11 @@ func (y *youtube) persist(parent context.Context, patience time.Duration, try fu
 	pause.InitialInterval, pause.MaxInterval = 200*time.Millisecond, 5*time.Second
 	var last error
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
-		last = try(ctx)
+		now := try(ctx)
+		if now != nil && last != nil && ctx.Err() != nil { // cut off: what the service said before says more
+			return struct{}{}, backoff.Permanent(last)
+		}
+		last = now
 		var t *temporary
 		switch {
 		case last == nil:
