@@ -189,7 +189,7 @@ func TestOfferOfTheLargestSize(t *testing.T) {
 	require.NoError(t, err)
 	n := reader(t, store)
 	for _, size := range []int64{math.MaxInt64 - protocol.MaxChunk, 1 << 60} {
-		o := newOffer("f", 0, protocol.All)
+		o := newOffer(fmt.Sprint("of size ", size), 0, protocol.All)
 		o.Size = size
 		assertCode(t, protocol.CodeNoSpace, newPusher(t, n.addr).offer(o))
 	}
