@@ -113,7 +113,7 @@ type pusher struct{ client *client.Client }
 // Push implements gateway.Pusher.
 func (p *pusher) Push(ctx context.Context, f gateway.File, progress func(gateway.Progress)) ([]protocol.Receipt, error) {
 	o := f.Options
-	receipts, err := p.client.Push(ctx, client.SizedStream(f.Content, f.Name, f.Size), client.Options{
+	receipts, err := p.client.Push(ctx, client.SizedStream(f.Content, string(f.Name), f.Size), client.Options{
 		Require: o.Require, Force: o.Force, Compress: o.Compress, Digest: o.Digest, Timeout: o.Timeout, DryRun: o.DryRun,
 		OnProgress: func(now client.Progress) {
 			progress(gateway.Progress{Name: now.Name, Size: now.Size, Sent: now.Sent, Acked: now.Acked, Note: now.Note, Leaves: now.Leaves})

@@ -57,7 +57,7 @@ func push(c *cli.Context) error {
 		return usagef("push needs a FILE and a HOST: sbcast push FILE... HOST[:PORT]")
 	}
 	host := args[len(args)-1]
-	sources, err := sources(args[:len(args)-1], c.String("files-from"), opts.Name)
+	sources, err := sources(args[:len(args)-1], c.String("files-from"), string(opts.Name))
 	if err != nil {
 		newReporter(c, nil, host).result(&summary{err: err}, 0)
 		return err
@@ -187,7 +187,7 @@ func source(path, name string) (client.Source, error) {
 
 func pushOptions(c *cli.Context) (o client.Options, err error) {
 	o = client.Options{
-		Name: c.String("name"), Force: c.Bool("force"), Preserve: c.Bool("preserve"),
+		Force: c.Bool("force"), Preserve: c.Bool("preserve"),
 		ChunkSize: int(sizeOf(c, "size")), Timeout: timeOf(c, "timeout"),
 		BWLimit: sizeOf(c, "bwlimit"), DryRun: c.Bool("dry-run"), Parallel: c.Int("parallel"),
 	}
@@ -206,8 +206,8 @@ func pushOptions(c *cli.Context) (o client.Options, err error) {
 	if o.Digest, err = protocol.ParseDigestAlg(c.String("digest")); err != nil {
 		return o, usagef("--digest: %v", err)
 	}
-	if o.Name != "" {
-		if err := protocol.CheckName(o.Name); err != nil {
+	if name := c.String("name"); name != "" {
+		if o.Name, err = protocol.ParseName(name); err != nil {
 			return o, usagef("--name: %v", err)
 		}
 	}

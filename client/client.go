@@ -34,7 +34,7 @@ type Receipt = protocol.Receipt
 type Options struct {
 	Host      string               // HOST or HOST:PORT of a broadcaster or reader
 	Agent     string               // software and version, told to the daemon
-	Name      string               // of the file at the readers; "": the source's
+	Name      protocol.Name        // of the file at the readers; "": the source's
 	Force     bool                 // replace existing files
 	Preserve  bool                 // keep permission bits and modification time
 	Require   protocol.Policy      // which readers must have it; zero: all
@@ -56,9 +56,6 @@ type Options struct {
 }
 
 func (o *Options) setDefaults(src Source) error {
-	if o.Name == "" {
-		o.Name = src.Name()
-	}
 	if o.Compress == "" {
 		o.Compress = protocol.CompressAuto
 	}
@@ -71,7 +68,13 @@ func (o *Options) setDefaults(src Source) error {
 	if o.Timeout == 0 {
 		o.Timeout = DefaultTimeout
 	}
-	return protocol.CheckName(o.Name)
+	name := string(o.Name) // a constant is a Name to the compiler, whatever it says
+	if name == "" {
+		name = src.Name()
+	}
+	var err error
+	o.Name, err = protocol.ParseName(name)
+	return err
 }
 
 // PartialError says that a push met its policy and still missed some readers.

@@ -37,7 +37,7 @@ func (c *Client) Push(ctx context.Context, src Source, opts Options) ([]Receipt,
 	if err := opts.setDefaults(src); err != nil {
 		return nil, err
 	}
-	p := &push{src: src, opts: opts, board: newBoard(c.host, opts.Name, opts.OnProgress), staged: map[string]bool{}, results: results{host: c.host}}
+	p := &push{src: src, opts: opts, board: newBoard(c.host, string(opts.Name), opts.OnProgress), staged: map[string]bool{}, results: results{host: c.host}}
 	defer p.board.stop()
 	if err := p.start(); err != nil {
 		return nil, err

@@ -43,7 +43,7 @@ func TestPushIsByteExact(t *testing.T) {
 				if !known {
 					src = client.Stream(bytes.NewReader(content), "ignored")
 				}
-				receipts, err := c.Push(patient(t), src, client.Options{Name: file, Compress: mode, ChunkSize: chunkSize})
+				receipts, err := c.Push(patient(t), src, client.Options{Name: protocol.Name(file), Compress: mode, ChunkSize: chunkSize})
 				require.NoError(t, err, file)
 				require.Len(t, receipts, 2)
 				for i, r := range receipts {

@@ -66,9 +66,9 @@ func TestFanoutGivesAllTheSameBytes(t *testing.T) {
 				r.Seconds = 0
 				assert.Equal(t, protocol.Receipt{
 					Leaf: name, Status: protocol.LeafPublished, Bytes: int64(size),
-					Digest: digest(content), Location: "memory:" + o.Name,
+					Digest: digest(content), Location: "memory:" + string(o.Name),
 				}, r)
-				assertPublished(t, stores[i], o.Name, content)
+				assertPublished(t, stores[i], string(o.Name), content)
 				assert.NoError(t, awaitEnd(t, readers[i]).err)
 			}
 			assert.Len(t, awaitEnd(t, b).receipts, 3)

@@ -101,7 +101,7 @@ func (s *store) Create(ctx context.Context, o sink.Request) (sink.File, sink.Hav
 	if s.refuse != nil {
 		return nil, sink.Have{}, s.refuse
 	}
-	return &storeFile{store: s, life: ctx, name: o.Name}, sink.Have{}, nil
+	return &storeFile{store: s, life: ctx, name: string(o.Name)}, sink.Have{}, nil
 }
 
 // await waits until a file begins step.

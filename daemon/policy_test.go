@@ -51,7 +51,7 @@ func newFatedStore(t *testing.T, index int) *fatedStore {
 func (s *fatedStore) String() string { return "fated:" }
 
 func (s *fatedStore) Create(ctx context.Context, o sink.Request) (sink.File, sink.Have, error) {
-	_, all, _ := strings.Cut(o.Name, "/")
+	_, all, _ := strings.Cut(string(o.Name), "/")
 	return s.stores[fate(strings.Split(all, "-")[s.index])].Create(ctx, o)
 }
 

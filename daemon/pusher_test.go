@@ -60,7 +60,7 @@ func newPusher(t *testing.T, addr string) *pusher {
 
 func newOffer(name string, size int, p protocol.Policy) *protocol.Offer {
 	return &protocol.Offer{
-		ID: "id-of-" + name, Attempt: 1, Name: name, Size: int64(size),
+		ID: "id-of-" + name, Attempt: 1, Name: protocol.Name(name), Size: int64(size),
 		Digest: protocol.DigestXXH128, Codec: protocol.CodecLZ4, Policy: p,
 	}
 }

@@ -112,7 +112,7 @@ func (s ruledSink) Begin(ctx context.Context, offer *protocol.Offer, up protocol
 func (s ruledSink) admit(offer *protocol.Offer) error {
 	allowed := len(s.rules.AllowNames) == 0
 	for _, p := range s.rules.AllowNames {
-		ok, _ := path.Match(p, offer.Name)
+		ok, _ := path.Match(p, string(offer.Name))
 		allowed = allowed || ok
 	}
 	if !allowed {

@@ -237,8 +237,8 @@ func (s storeSink) Begin(ctx context.Context, offer *protocol.Offer, up protocol
 	defer s.mu.Unlock()
 	t := &storing{storeSink: s, offer: offer, up: up, queue: make(chan *protocol.Chunk, 1<<14), idle: make(chan struct{})}
 	leaf := protocol.Leaf{State: protocol.LeafReceiving}
-	if f, ok := s.sources[offer.Name]; ok && f == source(offer) {
-		t.unchanged, t.content = true, s.published[offer.Name]
+	if f, ok := s.sources[string(offer.Name)]; ok && f == source(offer) {
+		t.unchanged, t.content = true, s.published[string(offer.Name)]
 		leaf.State = protocol.LeafUnchanged
 	} else {
 		t.content = s.parts[offer.ID]
@@ -372,7 +372,7 @@ func (t *storing) Commit(context.Context) []protocol.Receipt {
 		t.parts[t.offer.ID] = t.content
 		t.stream.Close()
 	default:
-		t.published[t.offer.Name], t.sources[t.offer.Name], t.at = t.content, source(t.offer), time.Now()
+		t.published[string(t.offer.Name)], t.sources[string(t.offer.Name)], t.at = t.content, source(t.offer), time.Now()
 		if t.kind == lostReceipt && !t.lost {
 			t.lost = true
 			t.stream.Close()

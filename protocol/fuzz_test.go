@@ -99,7 +99,7 @@ func FuzzParseMessage(f *testing.F) {
 		require.Equal(t, Kind(kind), m.Kind())
 		require.NoError(t, m.validate())
 		if o, ok := m.(*Offer); ok {
-			require.NoError(t, CheckName(o.Name))
+			require.NoError(t, o.Name.validate())
 		}
 		raw, err := AppendMessage(nil, m)
 		if err != nil {
@@ -151,7 +151,7 @@ func FuzzChunkDecode(f *testing.F) {
 	})
 }
 
-func FuzzCheckName(f *testing.F) {
+func FuzzName(f *testing.F) {
 	for _, name := range []string{
 		"f", "a/b", "../x", "/a", "a/", "a//b", ".", "-rf", `a\b`, "a\x00b", "\u202egpj", ".sbcast-x", "CON", "c:", "größe", "\xff",
 		strings.Repeat("n", 256), strings.Repeat("d/", 33) + "f",
@@ -159,7 +159,7 @@ func FuzzCheckName(f *testing.F) {
 		f.Add(name)
 	}
 	f.Fuzz(func(t *testing.T, name string) {
-		if err := CheckName(name); err != nil {
+		if err := Name(name).validate(); err != nil {
 			require.True(t, HasCode(err, CodeName))
 			return
 		}
@@ -176,7 +176,7 @@ func FuzzCheckName(f *testing.F) {
 			assert.LessOrEqual(t, len(part), maxPartLen)
 			assert.False(t, len(part) >= len(ReservedPrefix) && strings.EqualFold(part[:len(ReservedPrefix)], ReservedPrefix), part)
 		}
-		_, err := AppendMessage(nil, &Offer{Name: name})
+		_, err := AppendMessage(nil, &Offer{Name: Name(name)})
 		assert.NoError(t, err, "a good name that cannot be offered")
 	})
 }

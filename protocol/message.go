@@ -33,7 +33,7 @@ type Offer struct {
 	ID          string    `json:"id,omitempty"`          // the transfer: the same on every hop and attempt
 	Attempt     int       `json:"attempt,omitempty"`     // a later one fences off an earlier one
 	Redials     []int     `json:"redials,omitempty"`     // how often each hop that it came over was dialled again in this attempt
-	Name        string    `json:"name"`                  // slash-separated, see CheckName
+	Name        Name      `json:"name"`                  // of the file
 	Size        int64     `json:"size"`                  // content bytes, -1 when unknown
 	Mode        uint32    `json:"mode,omitempty"`        // permission bits of the source
 	MTime       time.Time `json:"mtime,omitzero"`        // modification time of the source

@@ -19,10 +19,20 @@ const (
 	ReservedPrefix = ".sbcast-"
 )
 
-// CheckName refuses names that could mean a place outside the sink's root, a
-// file of sbcast's own, or something else on another system or terminal. A
-// name is a slash-separated relative path.
-func CheckName(name string) error {
+// Name is what a peer may call a file: a slash-separated relative path that
+// cannot mean a place outside the sink's root, a file of sbcast's own, or
+// something else on another system or terminal. ParseName makes one, and
+// ParseMessage lets no other in.
+type Name string
+
+// ParseName refuses what is no Name, with CodeName.
+func ParseName(s string) (Name, error) {
+	n := Name(s)
+	return n, n.validate()
+}
+
+func (n Name) validate() error {
+	name := string(n)
 	if why := badName(name); why != "" {
 		shown := name
 		if len(shown) > 100 {

@@ -41,7 +41,7 @@ func TestNames(t *testing.T) {
 		table[name] = verdict
 	}
 	for name, verdict := range table {
-		err := CheckName(name)
+		err := Name(name).validate()
 		if verdict == "good" {
 			assert.NoError(t, err, "%q", name)
 			continue
@@ -57,7 +57,7 @@ func TestNames(t *testing.T) {
 // the name was refused for.
 func TestBadNamesAreShownHarmlessly(t *testing.T) {
 	for _, name := range []string{"a\x1b[2J\n", "\u202egpj", strings.Repeat("\xff", 9000), strings.Repeat("ä", 9000), "a\x00b"} {
-		err := CheckName(name)
+		err := Name(name).validate()
 		require.Error(t, err)
 		shown := err.Error()
 		assert.Less(t, len(shown), 600)

@@ -94,7 +94,7 @@ func (r *Receiver) Status() TransferStatus {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return TransferStatus{
-		ID: r.offer.ID, Name: r.offer.Name, Size: r.offer.Size,
+		ID: r.offer.ID, Name: string(r.offer.Name), Size: r.offer.Size,
 		Offset: r.acked, Phase: string(r.phase), Seconds: time.Since(r.begun).Seconds(),
 	}
 }

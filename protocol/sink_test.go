@@ -55,7 +55,7 @@ func (s *fakeSink) writes() []int64 {
 }
 
 func (s *fakeSink) Begin(ctx context.Context, offer *Offer, up Upstream) (Transfer, *Accept, error) {
-	s.note("begin " + offer.Name)
+	s.note(string("begin " + offer.Name))
 	s.up = up
 	if s.onBegin != nil {
 		if err := s.onBegin(ctx); err != nil {

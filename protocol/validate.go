@@ -58,7 +58,7 @@ func (m *Offer) validate() error {
 	if err := m.Digest.validate(); err != nil {
 		return err
 	}
-	return CheckName(m.Name)
+	return m.Name.validate()
 }
 
 func (m *Accept) validate() error {

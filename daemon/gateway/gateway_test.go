@@ -62,7 +62,7 @@ func gate() (to *readers, begun chan struct{}, goOn chan struct{}) {
 	begun, goOn = make(chan struct{}, 10), make(chan struct{})
 	to = &readers{}
 	to.push = func(ctx context.Context, f gateway.File, progress func(gateway.Progress)) ([]protocol.Receipt, error) {
-		progress(gateway.Progress{Name: f.Name, Size: f.Size, Leaves: []protocol.Leaf{{Name: "oslo", State: protocol.LeafReceiving, Offset: 3}}})
+		progress(gateway.Progress{Name: string(f.Name), Size: f.Size, Leaves: []protocol.Leaf{{Name: "oslo", State: protocol.LeafReceiving, Offset: 3}}})
 		begun <- struct{}{}
 		select {
 		case <-goOn:

@@ -18,8 +18,8 @@ import (
 // sbcast push.
 type params struct {
 	push PushOptions
-	name string // "": the file's own
-	id   string // of its events; "": nobody watches
+	name protocol.Name // "": the file's own
+	id   string        // of its events; "": nobody watches
 }
 
 // parameters are the words known, with what reads their values.
@@ -33,7 +33,7 @@ var parameters = map[string]func(p *params, value string) error{
 	"digest":  func(p *params, v string) (err error) { p.push.Digest, err = protocol.ParseDigestAlg(v); return err },
 	"timeout": func(p *params, v string) (err error) { p.push.Timeout, err = parseSeconds(v); return err },
 	"dry-run": func(p *params, v string) (err error) { p.push.DryRun, err = parseBool(v); return err },
-	"name":    func(p *params, v string) error { p.name = v; return protocol.CheckName(v) },
+	"name":    func(p *params, v string) (err error) { p.name, err = protocol.ParseName(v); return err },
 	"id":      func(p *params, v string) error { p.id = v; return checkID(v) },
 }
 

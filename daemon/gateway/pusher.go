@@ -25,8 +25,8 @@ type Pusher interface {
 
 // File is one file of an upload. Its content can be read once.
 type File struct {
-	Name    string // protocol.CheckName has been asked
-	Size    int64  // -1 when unknown
+	Name    protocol.Name
+	Size    int64 // -1 when unknown
 	Content io.Reader
 	Options PushOptions
 }

@@ -79,16 +79,19 @@ func (u *upload) run(files func(*upload) ([]answer, error)) answer {
 
 // push pushes one file.
 func (u *upload) push(name string, size int64, content io.Reader) answer {
-	if u.params.name != "" {
-		name = u.params.name
+	as, err := u.params.name, error(nil)
+	if as == "" {
+		as, err = protocol.ParseName(name)
+	} else {
+		name = string(as)
 	}
 	log := u.g.opts.Log.With("peer", u.r.RemoteAddr, "name", name)
 	begun := time.Now()
-	receipts, err := []protocol.Receipt(nil), protocol.CheckName(name)
+	var receipts []protocol.Receipt
 	if err == nil {
 		log.Debug("upload begins", "size", size)
 		receipts, err = u.g.pusher.Push(u.ctx, File{
-			Name: name, Size: size, Content: limit(content, u.g.opts.MaxSize), Options: u.params.push,
+			Name: as, Size: size, Content: limit(content, u.g.opts.MaxSize), Options: u.params.push,
 		}, u.progress)
 	}
 	a := outcome(receipts, err, time.Since(begun))

@@ -29,7 +29,7 @@ func TestPut(t *testing.T) {
 	assert.Contains(t, a.Data, "duration")
 	assert.Len(t, a.Data, 3)
 	got := to.published()[0]
-	assert.Equal(t, "dir/a b+c", got.Name)
+	assert.EqualValues(t, "dir/a b+c", got.Name)
 	assert.Equal(t, int64(7), got.Size)
 	assert.Equal(t, "content", got.content)
 	require2, _ := protocol.ParsePolicy("2")
@@ -43,8 +43,8 @@ func TestPut(t *testing.T) {
 
 	assert.Equal(t, 200, f.put("/broadcast?name=given", "x").Status)
 	assert.Equal(t, 200, f.put("/broadcast/else?name=given2&dry_run=false", "").Status)
-	assert.Equal(t, "given", to.published()[2].Name)
-	assert.Equal(t, "given2", to.published()[3].Name)
+	assert.EqualValues(t, "given", to.published()[2].Name)
+	assert.EqualValues(t, "given2", to.published()[3].Name)
 	assert.Equal(t, int64(0), to.published()[3].Size)
 }
 
@@ -60,9 +60,9 @@ func TestForm(t *testing.T) {
 	// What browsers send for a name, and a content that looks like a boundary.
 	a = f.post("/broadcast", `C:\dir\one`, "\r\n--boundary", "/dir/two", "")
 	require.Equal(t, 200, a.Status, a.Message)
-	assert.Equal(t, "one", to.published()[1].Name)
+	assert.EqualValues(t, "one", to.published()[1].Name)
 	assert.Equal(t, "\r\n--boundary", to.published()[1].content)
-	assert.Equal(t, "two", to.published()[2].Name)
+	assert.EqualValues(t, "two", to.published()[2].Name)
 	assert.Len(t, a.Data, 2)
 	assert.Regexp(t, `^\[\{"name":"one","status":200,"message":"ok","data":\{.*"oslo".*\}\},\{"name":"two",.*\}\]$`, string(a.Data["files"]))
 }
@@ -345,7 +345,7 @@ func TestDryRun(t *testing.T) {
 	var asked []string
 	to := &readers{push: func(_ context.Context, f gateway.File, _ func(gateway.Progress)) ([]protocol.Receipt, error) {
 		assert.True(t, f.Options.DryRun)
-		asked = append(asked, f.Name)
+		asked = append(asked, string(f.Name))
 		return []protocol.Receipt{{Leaf: "oslo", Status: protocol.LeafReady}}, nil
 	}}
 	f := serve(t, to, gateway.Options{})

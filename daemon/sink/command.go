@@ -59,7 +59,7 @@ func (c *command) Create(ctx context.Context, r Request) (File, Have, error) {
 	// Names of their own: SBCAST_SIZE and the like mean something to Slurm's
 	// sbcast, which the command may well run.
 	cmd.Env = append(os.Environ(),
-		"SBCAST_FILE_NAME="+r.Name,
+		"SBCAST_FILE_NAME="+string(r.Name),
 		"SBCAST_FILE_SIZE="+strconv.FormatInt(r.Size, 10),
 		"SBCAST_TRANSFER_ID="+r.ID,
 	)

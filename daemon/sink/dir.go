@@ -117,7 +117,7 @@ func (d *Dir) Close() error { return d.disk.Close() }
 // comes, and nothing is written.
 func (d *Dir) Create(ctx context.Context, r Request) (f File, have Have, err error) {
 	_ = d.cleanNow() // what cannot be cleaned does not hurt this file
-	name := filepath.FromSlash(r.Name)
+	name := filepath.FromSlash(string(r.Name))
 	if !d.take(name) {
 		return nil, have, protocol.Errorf(protocol.CodeConflict, "%q is in use by another push", r.Name)
 	}
@@ -152,7 +152,7 @@ func (d *Dir) Create(ctx context.Context, r Request) (f File, have Have, err err
 	return &sameFile{dir: d, name: name, offer: r.Offer, file: existing}, have, nil
 }
 
-func errDiffers(name, how string) error {
+func errDiffers(name protocol.Name, how string) error {
 	return protocol.Errorf(protocol.CodeExists, "%q exists and is different: %s; --force replaces it", name, how)
 }
 

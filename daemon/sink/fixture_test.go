@@ -47,7 +47,7 @@ func receive[T any](t *testing.T, ch <-chan T, what string) T {
 }
 
 func offer(name string, size int64) *protocol.Offer {
-	return &protocol.Offer{ID: "0197-test", Name: name, Size: size, Digest: protocol.DigestXXH128}
+	return &protocol.Offer{ID: "0197-test", Name: protocol.Name(name), Size: size, Digest: protocol.DigestXXH128}
 }
 
 // request is what a Leaf asks a store.

@@ -221,10 +221,10 @@ type httpNote struct {
 // If-None-Match too.
 func (s *httpStore) Create(ctx context.Context, r Request) (_ File, have Have, err error) {
 	s.clean()
-	target := s.target(r.Name)
+	target := s.target(string(r.Name))
 	f := &httpFile{store: s, url: target, key: target.String(), offer: r.Offer, life: ctx}
 	if s.opts.Method == http.MethodPost { // the same URL makes something of each file
-		f.key += " " + r.Name
+		f.key += " " + string(r.Name)
 	}
 	if err := s.notes.take(f.key); err != nil {
 		return nil, have, err

@@ -72,7 +72,7 @@ func (f *httpFile) begin() error {
 	req.Header.Set("Content-Type", "application/octet-stream")
 	f.store.fields(req)
 	req.Header.Set("Sbcast-Transfer", f.offer.ID)
-	req.Header.Set("Sbcast-Name", escapePath(f.offer.Name))
+	req.Header.Set("Sbcast-Name", escapePath(string(f.offer.Name)))
 	req.Header.Set("Idempotency-Key", strconv.Quote(f.offer.ID))
 	if req.Method == http.MethodPut && !f.offer.Force {
 		req.Header.Set("If-None-Match", "*")
@@ -310,7 +310,7 @@ func (f *httpFile) note() {
 		_ = f.store.notes.drop(f.key) // only spares work
 		return
 	}
-	_ = f.store.notes.save(f.key, httpNote{Name: f.offer.Name, Source: sourceKey(f.offer), Digest: f.digest, Size: f.size, ETag: etag})
+	_ = f.store.notes.save(f.key, httpNote{Name: string(f.offer.Name), Source: sourceKey(f.offer), Digest: f.digest, Size: f.size, ETag: etag})
 }
 
 // Discard cuts the connection, when the request is not answered yet.

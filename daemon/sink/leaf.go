@@ -30,14 +30,14 @@ type Leaf struct {
 	serial bool // it wants one file after the other
 
 	mu        sync.Mutex
-	suspended map[string]*content // by transfer id
-	names     map[string]*content // the same, by file name
+	suspended map[string]*content        // by transfer id
+	names     map[protocol.Name]*content // the same, by file name
 }
 
 // NewLeaf returns a Leaf over store.
 func NewLeaf(store Store) *Leaf {
 	_, serial := store.(serialStore)
-	return &Leaf{store: store, serial: serial, suspended: map[string]*content{}, names: map[string]*content{}}
+	return &Leaf{store: store, serial: serial, suspended: map[string]*content{}, names: map[protocol.Name]*content{}}
 }
 
 // content is a file and how far it is. It belongs to one transfer at a time,

@@ -380,7 +380,7 @@ type crowdFile struct {
 }
 
 func (c *crowd) Create(_ context.Context, r sink.Request) (sink.File, sink.Have, error) {
-	return &crowdFile{crowd: c, name: r.Name}, sink.Have{}, nil
+	return &crowdFile{crowd: c, name: string(r.Name)}, sink.Have{}, nil
 }
 
 func (f *crowdFile) Discard(bool) {
@@ -396,7 +396,7 @@ func TestLeafHoldsSoManyOpen(t *testing.T) {
 	l := sink.NewLeaf(c)
 	for i := range 260 {
 		o := offer(fmt.Sprint("f", i), 2)
-		o.ID = o.Name
+		o.ID = string(o.Name)
 		up := newUpstream()
 		tr, _, err := l.Begin(t.Context(), o, up)
 		require.NoError(t, err)

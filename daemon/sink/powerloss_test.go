@@ -52,7 +52,7 @@ type powerPush struct {
 func newPowerPush(name string, content []byte, change ...func(*protocol.Offer)) *powerPush {
 	p := &powerPush{name: name, content: content}
 	p.offer = protocol.Offer{
-		ID: "one", Name: name, Size: int64(len(content)), Fingerprint: string(powerDigest(content)), Digest: protocol.DigestXXH128,
+		ID: "one", Name: protocol.Name(name), Size: int64(len(content)), Fingerprint: string(powerDigest(content)), Digest: protocol.DigestXXH128,
 	}
 	for _, c := range change {
 		c(&p.offer)

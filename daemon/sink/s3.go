@@ -123,19 +123,19 @@ func (s *S3) Close() error {
 // unless it came from the very source that comes.
 func (s *S3) Create(ctx context.Context, r Request) (f File, have Have, err error) {
 	s.clean()
-	key := s.spec.prefix + r.Name
+	key := s.spec.prefix + string(r.Name)
 	switch {
 	case len(key) > s3MaxKey:
 		return nil, have, protocol.Errorf(protocol.CodeName, "the key %q has %d bytes, S3 takes %d", key[:100]+"...", len(key), s3MaxKey)
 	case r.Size > s3MaxObject:
 		return nil, have, protocol.Errorf(protocol.CodeTooLarge, "an object of %d bytes: S3 takes 5 TiB", r.Size)
 	}
-	if err := s.records.take(r.Name); err != nil {
+	if err := s.records.take(string(r.Name)); err != nil {
 		return nil, have, err
 	}
 	defer func() {
 		if err != nil {
-			s.records.release(r.Name)
+			s.records.release(string(r.Name))
 		}
 	}()
 	there, err := s.stat(ctx, key)
@@ -144,8 +144,8 @@ func (s *S3) Create(ctx context.Context, r Request) (f File, have Have, err erro
 		return nil, have, err
 	case there == nil:
 	case there.isFrom(r.Offer):
-		s.forget(r.Name)
-		return &s3Published{store: s, name: r.Name, location: s.spec.location(key)}, Have{Offset: there.size, Published: true}, nil
+		s.forget(string(r.Name))
+		return &s3Published{store: s, name: string(r.Name), location: s.spec.location(key)}, Have{Offset: there.size, Published: true}, nil
 	case !r.Force:
 		how := fmt.Sprintf("it has %d bytes and came from elsewhere", there.size)
 		if r.Size >= 0 && r.Size != there.size {

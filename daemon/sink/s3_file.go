@@ -170,7 +170,7 @@ func (f *s3File) cut() {
 
 // note saves the record. A record that cannot be saved costs a resume, not the
 // file.
-func (f *s3File) note() { _ = f.store.records.save(f.offer.Name, f.rec) }
+func (f *s3File) note() { _ = f.store.records.save(string(f.offer.Name), f.rec) }
 
 // ack notes how the sending of a part ended.
 func (f *s3File) ack(s s3Sent) {

@@ -152,7 +152,7 @@ const partLen = 1000
 func offerS3(t *testing.T, s *S3, name string, size int64) (File, error) {
 	t.Helper()
 	f, have, err := s.Create(t.Context(), Request{
-		Offer: &protocol.Offer{ID: name, Name: name, Size: size, Digest: protocol.DigestXXH128}, Tell: func(string) {},
+		Offer: &protocol.Offer{ID: name, Name: protocol.Name(name), Size: size, Digest: protocol.DigestXXH128}, Tell: func(string) {},
 	})
 	assert.True(t, err != nil || have.ByCRC)
 	return f, err

@@ -139,21 +139,21 @@ func (f *s3File) remove() {
 	ctx, cancel := context.WithTimeout(context.Background(), s3Forget)
 	defer cancel()
 	if f.store.abort(ctx, f.key, f.rec.Upload) == nil {
-		_ = f.store.records.drop(f.offer.Name)
+		_ = f.store.records.drop(string(f.offer.Name))
 	}
 }
 
 // end is for an upload that is an object now.
 func (f *s3File) end() {
 	f.stop(nil)
-	_ = f.store.records.drop(f.offer.Name)
+	_ = f.store.records.drop(string(f.offer.Name))
 	f.close()
 }
 
 func (f *s3File) close() {
 	f.ended = true
 	f.release()
-	f.store.records.release(f.offer.Name)
+	f.store.records.release(string(f.offer.Name))
 }
 
 // release gives up all buffers. Nothing is on its way.

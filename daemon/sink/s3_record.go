@@ -105,12 +105,12 @@ func wholeMiB(size, n int64) int64 {
 func (f *s3File) resume(ctx context.Context) (note string, err error) {
 	s := f.store
 	var rec s3Record
-	if !s.records.load(f.offer.Name, &rec) || rec.Key != f.key {
+	if !s.records.load(string(f.offer.Name), &rec) || rec.Key != f.key {
 		return "", nil
 	}
 	noted, _ := rec.end()
 	again := func(why string) (string, error) {
-		s.forget(f.offer.Name)
+		s.forget(string(f.offer.Name))
 		if noted == 0 || f.offer.Fingerprint == "" {
 			return "", nil
 		}
@@ -184,7 +184,7 @@ func (f *s3File) begin(ctx context.Context, token string) (note string, err erro
 		return "", s.explain("begin the upload of "+f.key, err)
 	}
 	f.rec = s3Record{Key: f.key, Upload: upload, Token: token, Source: sourceKey(f.offer), Size: f.offer.Size, PartSize: s.spec.partSize}
-	if err := s.records.save(f.offer.Name, f.rec); err != nil {
+	if err := s.records.save(string(f.offer.Name), f.rec); err != nil {
 		return fmt.Sprintf("this push cannot go on after a restart of the reader: %v", err), nil
 	}
 	return "", nil

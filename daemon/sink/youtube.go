@@ -190,13 +190,13 @@ func (y *youtube) Create(ctx context.Context, r Request) (_ File, have Have, err
 	if err := y.check(r.Offer); err != nil {
 		return nil, have, err
 	}
-	if err := y.notes.take(r.Name); err != nil {
+	if err := y.notes.take(string(r.Name)); err != nil {
 		return nil, have, err
 	}
 	select {
 	case y.slots <- struct{}{}:
 	default:
-		y.notes.release(r.Name)
+		y.notes.release(string(r.Name))
 		return nil, have, protocol.Errorf(protocol.CodeBusy, "youtube: %d uploads are under way, which is the most at once", youtubeUploads)
 	}
 	f := &youtubeFile{youtube: y, offer: r.Offer, life: ctx, piece: youtubeUnit}
@@ -205,10 +205,10 @@ func (y *youtube) Create(ctx context.Context, r Request) (_ File, have Have, err
 			f.close()
 		}
 	}()
-	f.record = youtubeRecord{Name: r.Name, ID: r.ID, Source: sourceKey(r.Offer), Size: r.Size}
+	f.record = youtubeRecord{Name: string(r.Name), ID: r.ID, Source: sourceKey(r.Offer), Size: r.Size}
 	have = Have{ByCRC: true}
 	var old youtubeRecord
-	if !y.notes.load(r.Name, &old) {
+	if !y.notes.load(string(r.Name), &old) {
 		return f, have, nil
 	}
 	same := old.Source == f.record.Source && old.Size == r.Size
@@ -222,7 +222,7 @@ func (y *youtube) Create(ctx context.Context, r Request) (_ File, have Have, err
 		return f.resume(old)
 	}
 	y.cancel(old.Session)
-	return f, have, y.forget(r.Name)
+	return f, have, y.forget(string(r.Name))
 }
 
 func (y *youtube) forget(name string) error {
@@ -237,7 +237,7 @@ func (y *youtube) check(o *protocol.Offer) error {
 	if o.Size == 0 {
 		return errNoVideo(o.Name)
 	}
-	title, about := y.text(y.opts.Title, o.Name), y.text(y.opts.Description, o.Name)
+	title, about := y.text(y.opts.Title, string(o.Name)), y.text(y.opts.Description, string(o.Name))
 	switch n := utf8.RuneCountInString(title); {
 	case n > maxTitle:
 		return protocol.Errorf(protocol.CodeName, "youtube: the title %q has %d characters, YouTube takes %d: see --youtube-title", title, n, maxTitle)
@@ -249,7 +249,7 @@ func (y *youtube) check(o *protocol.Offer) error {
 	return nil
 }
 
-func errNoVideo(name string) error {
+func errNoVideo(name protocol.Name) error {
 	return protocol.Errorf(protocol.CodeUnsupported, "youtube: %q is empty, which YouTube does not take", name)
 }
 

@@ -48,7 +48,7 @@ func (f *youtubeFile) resume(old youtubeRecord) (File, Have, error) {
 	switch {
 	case errors.Is(err, errGone):
 		have.Note = "starts again: the upload session has expired"
-		return f, have, f.forget(f.offer.Name)
+		return f, have, f.forget(string(f.offer.Name))
 	case err != nil:
 		return nil, have, err
 	case reply.video != "" && old.Digest.Algorithm() == f.offer.Digest:
@@ -69,7 +69,7 @@ func (f *youtubeFile) resume(old youtubeRecord) (File, Have, error) {
 		return f, have, nil
 	}
 	f.cancel(old.Session)
-	return f, have, f.forget(f.offer.Name)
+	return f, have, f.forget(string(f.offer.Name))
 }
 
 // total is the size of all content, -1 when it is not known yet.
@@ -122,7 +122,7 @@ func (f *youtubeFile) begin(ctx context.Context) error {
 		return nil
 	}
 	err := f.persist(ctx, f.opts.Patience, func(ctx context.Context) (err error) {
-		f.record.Session, err = f.start(ctx, f.offer.Name, f.offer.Size)
+		f.record.Session, err = f.start(ctx, string(f.offer.Name), f.offer.Size)
 		return err
 	})
 	switch {
@@ -136,7 +136,7 @@ func (f *youtubeFile) begin(ctx context.Context) error {
 }
 
 func (f *youtubeFile) save() error {
-	if err := f.notes.save(f.offer.Name, f.record); err != nil {
+	if err := f.notes.save(string(f.offer.Name), f.record); err != nil {
 		return fmt.Errorf("youtube: note the upload of %q: %w", f.offer.Name, err)
 	}
 	return nil
@@ -234,7 +234,7 @@ func (f *youtubeFile) lost(err error) error {
 	}
 	f.cancel(f.record.Session)
 	f.record.Session = ""
-	_ = f.notes.drop(f.offer.Name) // asking for it says the same again
+	_ = f.notes.drop(string(f.offer.Name)) // asking for it says the same again
 	return protocol.Errorf(protocol.CodeTruncated, "youtube: the upload of %q must begin again: %w", f.offer.Name, err)
 }
 
@@ -286,7 +286,7 @@ func (f *youtubeFile) remember(video string) {
 func (f *youtubeFile) Discard(keep bool) {
 	if !keep && !f.published && f.record.Session != "" {
 		f.cancel(f.record.Session)
-		_ = f.notes.drop(f.offer.Name) // asking for it says that it is gone
+		_ = f.notes.drop(string(f.offer.Name)) // asking for it says that it is gone
 	}
 	f.close()
 }
@@ -297,6 +297,6 @@ func (f *youtubeFile) close() {
 	}
 	f.closed, f.buffer = true, nil
 	f.client.CloseIdleConnections()
-	f.notes.release(f.offer.Name)
+	f.notes.release(string(f.offer.Name))
 	<-f.slots
 }
