@@ -54,6 +54,9 @@ type Server struct {
 	begun  time.Time
 	budget *protocol.Budget // nil without opts.Memory
 	rules  *ruled
+	stats  *serverStats
+
+	refused refusals
 
 	ctx    context.Context // ends when transfers must
 	cancel context.CancelCauseFunc
@@ -87,7 +90,7 @@ func NewServer(sink protocol.Sink, opts Options) *Server {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{
-		sink: sink, opts: opts, begun: time.Now(), rules: newRuled(opts.Rules),
+		sink: sink, opts: opts, begun: time.Now(), rules: newRuled(opts.Rules), stats: newServerStats(sink),
 		listeners: map[net.Listener]struct{}{},
 		sessions:  map[*protocol.Session]struct{}{},
 		locals:    map[protocol.Stream]struct{}{},
@@ -194,7 +197,7 @@ func (s *Server) serveConn(conn net.Conn) {
 		Identity: s.opts.Identity, Tokens: s.opts.Tokens,
 	})
 	if err != nil {
-		log.Warn("connection refused", "error", err)
+		s.refuse(log, "connection", err)
 		return
 	}
 	defer sess.Close()
@@ -217,7 +220,9 @@ func (s *Server) serveConn(conn net.Conn) {
 		client.Name, _, _ = net.SplitHostPort(conn.RemoteAddr().String())
 	}
 	if peer, err := sess.Peer(s.ctx); err == nil {
-		log.Debug("session", "agent", peer.Agent)
+		begun := time.Now()
+		log.Debug("session opened", "agent", peer.Agent)
+		defer func() { log.Debug("session closed", "took", time.Since(begun).Round(time.Millisecond)) }()
 	}
 
 	idle := s.closeIdle(sess)
@@ -282,7 +287,7 @@ func (s *Server) serveStream(stream protocol.Stream, client protocol.Peer, log *
 		}
 	}
 	if err != nil {
-		log.Warn("stream refused", "error", err)
+		s.refuse(log, "stream", err)
 		protocol.WriteReject(stream, err)
 	}
 }
@@ -306,6 +311,7 @@ func (s *Server) receive(stream protocol.Stream, frames *protocol.FrameReader, o
 	defer close(run.done)
 	old, err := s.register(offer, run)
 	if err != nil {
+		s.refuse(log.With("transfer", offer.ID, "name", offer.Name), "transfer", err)
 		protocol.WriteReject(stream, err)
 		return
 	}
@@ -318,31 +324,15 @@ func (s *Server) receive(stream protocol.Stream, frames *protocol.FrameReader, o
 	log = log.With("transfer", offer.ID, "name", offer.Name)
 	log.Info("transfer begins", "size", offer.Size, "policy", offer.Policy.String(), "attempt", offer.Attempt)
 	begun := time.Now()
+	end := s.stats.begin(r)
 	receipts, err := r.Run(ctx)
-	took := time.Since(begun).Round(time.Millisecond)
-	switch {
-	case err != nil:
-		log.Warn("transfer failed", "took", took, "code", protocol.AsError(err).Code, "error", err)
-	default:
-		for i := range receipts {
-			logReceipt(log, &receipts[i], took)
-		}
-	}
+	end()
+	took := time.Since(begun)
+	s.stats.outcome(receipts, err, took)
+	logEnd(log, r.Status(), receipts, err, took)
 	if s.opts.OnTransfer != nil {
 		s.opts.OnTransfer(receipts, err)
 	}
-}
-
-func logReceipt(log *slog.Logger, r *protocol.Receipt, took time.Duration) {
-	if r.Leaf != "" {
-		log = log.With("reader", r.Leaf)
-	}
-	log = log.With("status", string(r.Status), "bytes", r.Bytes, "took", took)
-	if r.Status == protocol.LeafFailed {
-		log.Warn("transfer ends", "code", string(r.Code), "error", r.Text)
-		return
-	}
-	log.Info("transfer ends", "location", r.Location)
 }
 
 // register makes run the one transfer of its id. It returns the attempt that

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sbcast/sbcast/protocol"
@@ -26,6 +27,8 @@ type transfer struct {
 	leaf    *Leaf
 	up      protocol.Upstream
 	resumed int64
+	clock   protocol.Clock
+	stored  atomic.Int64  // offset
 	wake    chan struct{} // capacity 1: the queue or ended changed
 	idle    chan struct{} // closed when the goroutine has ended
 
@@ -41,10 +44,12 @@ type transfer struct {
 	mu    sync.Mutex
 	queue []*protocol.Chunk
 	ended bool // nothing more will be queued
+	busy  bool // content is being stored
+	slow  *time.Timer
 }
 
 func (t *transfer) state() protocol.Leaf {
-	l := protocol.Leaf{State: protocol.LeafReceiving, Offset: t.offset, Text: t.have.Note}
+	l := protocol.Leaf{State: protocol.LeafReceiving, Offset: t.offset, Text: t.have.Note, Busy: t.clock.Spent().Sink}
 	if t.have.Published {
 		l.State = protocol.LeafUnchanged
 	}
@@ -85,6 +90,7 @@ func (t *transfer) work() {
 		t.mu.Lock()
 		batch, t.queue = t.queue, batch[:0]
 		ended := t.ended
+		t.storingLocked(len(batch) > 0)
 		t.mu.Unlock()
 		if len(batch) == 0 {
 			if ended {
@@ -127,6 +133,7 @@ func (t *transfer) storeChunk(c *protocol.Chunk) error {
 		return err
 	}
 	t.offset += int64(len(content))
+	t.stored.Store(t.offset)
 	t.up.Ack(t.offset)
 	if now := time.Now(); now.Sub(t.toldAt) >= tellEvery {
 		t.tell(now)
@@ -137,7 +144,7 @@ func (t *transfer) storeChunk(c *protocol.Chunk) error {
 // tell says how far the transfer is.
 func (t *transfer) tell(now time.Time) {
 	t.toldAt, t.toldOffset = now, t.offset
-	t.up.Progress(protocol.Leaf{State: protocol.LeafReceiving, Offset: t.offset})
+	t.up.Progress(protocol.Leaf{State: protocol.LeafReceiving, Offset: t.offset, Busy: t.clock.Spent().Sink})
 }
 
 // Finish implements protocol.Transfer.
@@ -151,6 +158,8 @@ func (t *transfer) Finish(ctx context.Context, f *protocol.Finish) ([]protocol.L
 	if t.err != nil {
 		return nil, t.err
 	}
+	t.clock.Enter(protocol.StageSync)
+	defer t.clock.Enter(protocol.StageNone)
 	if t.digest, t.err = t.check(f); t.err != nil {
 		return nil, t.err
 	}
@@ -192,7 +201,9 @@ func (t *transfer) Commit(ctx context.Context) []protocol.Receipt {
 	if t.have.Published {
 		r.ResumedFrom = 0
 	}
+	t.clock.Enter(protocol.StagePublish)
 	p, err := t.file.Publish(ctx)
+	t.clock.Enter(protocol.StageNone)
 	switch {
 	case err != nil:
 		e := protocol.AsError(err)
