@@ -4,6 +4,7 @@
 package sink
 
 import (
+	"math"
 	"time"
 
 	"github.com/sbcast/sbcast/protocol"
@@ -36,12 +37,16 @@ func (t *transfer) storingLocked(busy bool) {
 	}
 }
 
+// busyFor is how long the transfer has been storing, in tenths of a second: as
+// often as that is told.
+func (t *transfer) busyFor() float64 { return math.Floor(t.clock.Spent().Sink*10) / 10 }
+
 // tellSlow says how long the store has been busy, in a Write that takes its time.
 func (t *transfer) tellSlow() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.busy { // under mu: what comes later must not be told before
-		t.up.Progress(protocol.Leaf{State: protocol.LeafReceiving, Offset: t.stored.Load(), Busy: t.clock.Spent().Sink})
+		t.up.Progress(protocol.Leaf{State: protocol.LeafReceiving, Offset: t.stored.Load(), Busy: t.busyFor()})
 		t.slow.Reset(tellSlowEvery)
 	}
 }

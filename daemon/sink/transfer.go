@@ -49,7 +49,7 @@ type transfer struct {
 }
 
 func (t *transfer) state() protocol.Leaf {
-	l := protocol.Leaf{State: protocol.LeafReceiving, Offset: t.offset, Text: t.have.Note, Busy: t.clock.Spent().Sink}
+	l := protocol.Leaf{State: protocol.LeafReceiving, Offset: t.offset, Text: t.have.Note, Busy: t.busyFor()}
 	if t.have.Published {
 		l.State = protocol.LeafUnchanged
 	}
@@ -144,7 +144,7 @@ func (t *transfer) storeChunk(c *protocol.Chunk) error {
 // tell says how far the transfer is.
 func (t *transfer) tell(now time.Time) {
 	t.toldAt, t.toldOffset = now, t.offset
-	t.up.Progress(protocol.Leaf{State: protocol.LeafReceiving, Offset: t.offset, Busy: t.clock.Spent().Sink})
+	t.up.Progress(protocol.Leaf{State: protocol.LeafReceiving, Offset: t.offset, Busy: t.busyFor()})
 }
 
 // Finish implements protocol.Transfer.
