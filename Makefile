@@ -1,4 +1,5 @@
 # make demo    the main job on loopback, on a real file
+# make demo-targets  one upload to a directory, S3, HTTP, YouTube and a command at once
 # make test    everything CI runs: vet, lint, unit, script and race tests, a bit of fuzzing
 # make test-s3 the S3 sink with a real server, which is built once; part of CI
 # make bench   sbcast beside a bare TCP loop, mbuffer and piping-server
@@ -25,7 +26,10 @@ PREFIX     ?= /usr/local
 SYSCONFDIR ?= /etc
 DESTDIR    ?=
 
-.PHONY: all build demo test test-s3 vet lint race youtube-client fuzz crash bench scale latency microbench memory cross install dist run_docker clean
+# A real S3 server for tests, whose version tools/go.mod says.
+VERSITYGW = .cache/bin/versitygw
+
+.PHONY: all build demo demo-targets test test-s3 vet lint race youtube-client fuzz crash bench scale latency microbench memory cross install dist run_docker clean
 
 all: build
 
@@ -34,6 +38,10 @@ build: ## a static binary in bin/
 
 demo: build ## broadcaster and readers on loopback, a real file pushed, digests compared
 	scripts/demo.sh bin/sbcast
+
+demo-targets: build $(VERSITYGW) ## one upload to a directory, a bucket, a web server, YouTube (a stand-in) and a command
+	$(GO) build -o bin/standin ./scripts/standin
+	scripts/demo-targets.sh bin/sbcast bin/standin $(VERSITYGW)
 
 test: vet lint race youtube-client fuzz memory cross
 
@@ -48,9 +56,6 @@ lint: ## where golangci-lint is installed; .ci/run installs it
 race:
 	CGO_ENABLED=1 $(GO) test -race -shuffle=on ./...
 	@test -x $(VERSITYGW) || echo "race: SKIPPED the tests with an S3 server, which is not there (make test-s3 builds and runs it)"
-
-# A real S3 server for tests, whose version tools/go.mod says.
-VERSITYGW = .cache/bin/versitygw
 
 $(VERSITYGW): tools/go.mod tools/go.sum
 	$(GO) -C tools build -o ../$@ github.com/versity/versitygw/cmd/versitygw

@@ -82,7 +82,11 @@ func addGateway(c *cli.Context, guard guard, at httpAddress, services map[servic
 	if at.addr == "" {
 		return "", nil
 	}
-	ln, err := guard.listenFor(c.App.ErrWriter, "http", "gateway", at.addr, ", a page and /broadcast by HTTP")
+	scheme := "HTTP"
+	if guard.identity != nil {
+		scheme = "HTTPS"
+	}
+	ln, err := guard.listenFor(c.App.ErrWriter, "http", "gateway", at.addr, ", a page and /broadcast by "+scheme)
 	if err != nil && !at.asked {
 		log.Debug("no HTTP gateway", "error", err)
 		return "", nil
@@ -92,7 +96,7 @@ func addGateway(c *cli.Context, guard guard, at httpAddress, services map[servic
 	}
 	g := gateway.New(
 		&pusher{client.NewOver("broadcaster", s.Local("gateway"))},
-		gateway.Options{MaxSize: sizeOf(c, "http-max-size"), MaxUploads: c.Int("http-max-uploads"), Stall: timeOf(c, "http-timeout"), Log: log},
+		gateway.Options{MaxSize: sizeOf(c, "http-max-size"), MaxUploads: c.Int("http-max-uploads"), Stall: timeOf(c, "http-timeout"), Log: log, TLS: guard.http(), Admit: guard.admit},
 	)
 	services[g] = ln
 	return ln.Addr().String(), nil

@@ -11,8 +11,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
-	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -90,11 +88,7 @@ func TestGatewayMemory(t *testing.T) {
 
 // peak is the most memory that the process has had, in bytes.
 func (r running) peak(t *testing.T) int64 {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", r.cmd.Process.Pid))
+	n, err := peakOf(r.cmd.Process.Pid)
 	require.NoError(t, err)
-	match := regexp.MustCompile(`VmHWM:\s*(\d+) kB`).FindSubmatch(status)
-	require.NotNil(t, match)
-	n, err := strconv.ParseInt(string(match[1]), 10, 64)
-	require.NoError(t, err)
-	return n << 10
+	return n
 }

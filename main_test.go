@@ -65,6 +65,8 @@ func TestMain(m *testing.M) {
 //
 //	videos NAME [FILE...]      the stand-in has these, and no other
 //	asked COUNT NAME REGEXP    so many requests to it match
+//	peak SIZE NAME...          no process has ever had more memory (the race detector doubles it)
+//
 //	same FILE FILE...          they have the same bytes
 //	sameattr FILE FILE         they have the same mode and modification time
 //	nofiles DIR...             there is no file beneath, hidden ones included
@@ -112,6 +114,7 @@ func TestScripts(t *testing.T) {
 			"s3":         always(cmdS3),
 			"s3faults":   always(cmdS3Faults),
 			"uploads":    either(cmdUploads),
+			"peak":       always(cmdPeak),
 			"receiver":   always(cmdReceiver),
 			"youtube":    always(cmdYouTube),
 			"visit":      always(cmdVisit),

@@ -3,11 +3,14 @@
 package main
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -215,4 +218,36 @@ func (g guard) open(flag, role, addr string) (ln net.Listener, narrowed bool, er
 		return nil, false, configError(fmt.Errorf("%s: cannot listen on %s: %w; --%s takes another address", role, at, err, flag))
 	}
 	return ln, at != addr, nil
+}
+
+// http is how a gateway speaks TLS, nil without an identity.
+func (g guard) http() *tls.Config {
+	if g.identity == nil {
+		return nil
+	}
+	return g.identity.Server(g.tokens != nil, "http/1.1")
+}
+
+// admit says whether the client of a request may push: by its certificate,
+// which TLS has verified, or by a token, as Bearer or as the password of Basic,
+// which is what browsers ask their users for.
+func (g guard) admit(r *http.Request) error {
+	if !g.knows() || r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		return nil
+	}
+	_, token, basic := r.BasicAuth()
+	if bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
+		token = bearer
+	} else if !basic {
+		return protocol.Errorf(protocol.CodeUnauthorised, "who is it? A certificate says so, or a token: Authorization: Bearer TOKEN, or curl -u :TOKEN")
+	}
+	var peer protocol.Peer
+	ok := false
+	if g.tokens != nil {
+		peer, ok = g.tokens.Find(token)
+	}
+	if !ok {
+		return protocol.Errorf(protocol.CodeUnauthorised, "the token is not one of this daemon's")
+	}
+	return peer.May(protocol.ScopePush)
 }

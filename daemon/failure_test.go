@@ -69,7 +69,8 @@ func TestAllPublishOrNone(t *testing.T) {
 				if end := awaitEnd(t, r); i == 1 {
 					assertCode(t, phase.err.Code, end.err)
 				} else {
-					assertCode(t, protocol.CodeTruncated, end.err)
+					assertCode(t, protocol.CodePolicy, end.err)
+					assert.ErrorIs(t, end.err, protocol.ErrOver, "nobody comes back to it")
 				}
 			}
 			assertNothingPublished(t, stores...)

@@ -341,30 +341,45 @@ func (t *spread) Commit(ctx context.Context) []protocol.Receipt {
 }
 
 // Abort implements protocol.Transfer. The hops are told only when the
-// transfer is to be forgotten; otherwise the streams just end and the leaves keep
-// what they have.
+// transfer is to be forgotten, or is over; otherwise the streams just end and
+// the leaves hold what they have for the next attempt.
 func (t *spread) Abort(cause error) {
-	if errors.Is(cause, protocol.ErrForget) {
-		t.eachAlive(func(l *leg) {
-			t.mu.Lock()
-			sender := l.sender
-			t.mu.Unlock()
-			if sender != nil { // a hop that is away keeps what it has until its time is up
-				sender.Abort(cause.Error())
-			}
-		})
+	senders := t.hush()
+	forget := errors.Is(cause, protocol.ErrForget)
+	if forget || errors.Is(cause, protocol.ErrOver) || protocol.AsError(cause).Code.Over() {
+		var wg sync.WaitGroup
+		for _, sender := range senders { // a hop that is away holds what it has until its time is up
+			wg.Go(func() {
+				if forget {
+					sender.Abort(cause.Error())
+				} else {
+					sender.GiveUp(cause)
+				}
+			})
+		}
+		wg.Wait()
 	}
 	t.retire()
 }
 
-// retire closes all senders; what they report from now on is not news.
-func (t *spread) retire() {
-	t.fanout.end(t)
+// hush makes what hops report from now on no news. It returns the senders of
+// those that are part of the transfer.
+func (t *spread) hush() (alive []*protocol.Sender) {
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	for _, l := range t.legs {
+		if l.aliveLocked() && l.sender != nil {
+			alive = append(alive, l.sender)
+		}
 		l.retired = true
 	}
-	t.mu.Unlock()
+	return alive
+}
+
+// retire closes all senders.
+func (t *spread) retire() {
+	t.fanout.end(t)
+	t.hush()
 	t.cancel(context.Canceled)
 	t.watching.Wait()
 	for _, l := range t.legs {

@@ -98,6 +98,10 @@ func (e *Error) Is(target error) bool {
 // good: the sender took it back, or a daemon was interrupted at its terminal.
 var ErrForget = errors.New("forget the transfer")
 
+// ErrOver is in the cause of an Abort when the transfer has failed elsewhere,
+// for a reason that will not pass: nobody comes back to it.
+var ErrOver = errors.New("the transfer is over")
+
 // ErrInterrupted ends the transfers of a daemon that was interrupted.
 var ErrInterrupted = &Error{Code: CodeInterrupted, Text: "the daemon was interrupted", cause: ErrForget}
 
@@ -170,6 +174,17 @@ func (c Code) Retryable() bool {
 		return true
 	default:
 		return false
+	}
+}
+
+// Over reports whether a transfer that ended with c will not be tried again by
+// itself, so that there is nothing to hold open for it.
+func (c Code) Over() bool {
+	switch c {
+	case CodeConflict, CodeSuperseded, CodeDigest: // another attempt comes, or is there
+		return false
+	default:
+		return !c.Retryable()
 	}
 }
 

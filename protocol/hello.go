@@ -29,7 +29,7 @@ func sayHello(conn net.Conn, cfg SessionConfig) error {
 // hearHello is the other half. A server tells a client that it refuses why.
 func hearHello(conn net.Conn, client bool) (*Hello, error) {
 	peer, err := readHello(conn)
-	if HasCode(err, CodeProtocol) && !client { // it may understand so much; one that speaks TLS finds that we do not
+	if errors.Is(err, errSpeaksTLS) && !client { // so that it finds that we do not
 		refuse(conn, err)
 	}
 	if err != nil {
@@ -51,6 +51,8 @@ func refuse(conn net.Conn, err error) {
 	_ = writeMessage(conn, &Reject{Code: e.Code, Text: e.Text})
 	drain(conn)
 }
+
+var errSpeaksTLS = Errorf(CodeUnauthorised, "the peer speaks TLS, and this end has no certificate")
 
 // mostEarly is more than an honest client sends before it has heard Hello: an
 // offer, a small file and what smux adds.

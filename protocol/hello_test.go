@@ -222,8 +222,13 @@ func TestPeerThatDoesNotSpeakSbcast(t *testing.T) {
 				go io.WriteString(e.peer, greeting)
 				begun := time.Now()
 				err := e.start(t.Context())
-				assert.ErrorContains(t, err, "does not speak sbcast")
-				assert.True(t, HasCode(err, CodeProtocol), "%v", err)
+				if name == "tls" {
+					assert.ErrorContains(t, err, "the peer speaks TLS")
+					assert.True(t, HasCode(err, CodeUnauthorised), "%v", err)
+				} else {
+					assert.ErrorContains(t, err, "does not speak sbcast")
+					assert.True(t, HasCode(err, CodeProtocol), "%v", err)
+				}
 				assert.Zero(t, time.Since(begun), "it takes long to find out")
 			})
 		})

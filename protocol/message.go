@@ -135,8 +135,11 @@ type Ready struct {
 // Commit lets the leaves publish.
 type Commit struct{}
 
-// Abort makes the leaves forget the transfer, parts included.
+// Abort makes the leaves forget the transfer, parts included. With a Code it
+// has failed elsewhere and will not go on: they keep what another push could
+// resume, and nothing open.
 type Abort struct {
+	Code Code   `json:"code,omitempty"`
 	Text string `json:"text,omitempty"`
 }
 

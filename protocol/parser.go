@@ -76,6 +76,9 @@ func (p *parser) next(src source, n int) (used int, f Frame, err error) {
 // begin makes room for the frame whose header is complete.
 func (p *parser) begin() error {
 	kind, length, err := parseHeader(p.hdr[:])
+	if p.greeting && p.hdr[0] == 22 && p.hdr[1] == 3 { // RFC 8446, 5.1: a handshake record
+		return errSpeaksTLS
+	}
 	if p.greeting && (kind != KindHello && kind != KindReject || length > maxGreeting) {
 		return Errorf(CodeProtocol, "the peer does not speak sbcast (its first bytes are %q)", p.hdr[:])
 	}

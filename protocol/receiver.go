@@ -411,6 +411,9 @@ func (r *Receiver) message(m Message) error {
 		if text == "" {
 			text = "the sender took it back"
 		}
+		if m.Code != "" {
+			return &Error{Code: m.Code, Text: text, cause: ErrOver}
+		}
 		return &Error{Code: CodeAborted, Text: text, cause: ErrForget}
 	}
 	return nil

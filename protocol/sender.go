@@ -173,8 +173,16 @@ func (s *Sender) Commit(ctx context.Context) ([]Receipt, error) {
 
 // Abort makes the receiver forget the transfer, waits shortly for it to say
 // so, and closes.
-func (s *Sender) Abort(text string) {
-	frame, err := AppendMessage(nil, &Abort{Text: clip(text, maxTextLen)})
+func (s *Sender) Abort(text string) { s.abort(&Abort{Text: clip(text, maxTextLen)}) }
+
+// GiveUp is Abort for a transfer that has failed elsewhere: the receiver keeps
+// what another push could resume.
+func (s *Sender) GiveUp(cause error) {
+	s.abort(&Abort{Code: CodePolicy, Text: clip("given up, because elsewhere "+AsError(cause).Error(), maxTextLen)})
+}
+
+func (s *Sender) abort(m *Abort) {
+	frame, err := AppendMessage(nil, m)
 	if err != nil {
 		panic("protocol: " + err.Error())
 	}

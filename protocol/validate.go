@@ -106,7 +106,7 @@ func (m *Ready) validate() error { return checkLeaves(m.Leaves) }
 
 func (m *Commit) validate() error { return nil }
 
-func (m *Abort) validate() error { return checkTexts(m.Text) }
+func (m *Abort) validate() error { return checkTexts(string(m.Code), m.Text) }
 
 func (m *Receipt) validate() error {
 	switch m.Status {

@@ -62,6 +62,10 @@ func failure(err error) answer {
 // client can do something about it, 5xx where the readers are to be looked at.
 func statusOf(c protocol.Code) int {
 	switch c {
+	case protocol.CodeUnauthorised:
+		return http.StatusUnauthorized
+	case protocol.CodeTooLarge:
+		return http.StatusRequestEntityTooLarge
 	case protocol.CodeName, protocol.CodeAborted:
 		return http.StatusBadRequest
 	case protocol.CodeExists, protocol.CodeConflict, protocol.CodeSuperseded, protocol.CodePolicy:

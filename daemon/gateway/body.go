@@ -160,5 +160,5 @@ func (l *limited) Read(p []byte) (int, error) {
 }
 
 func errTooLarge(most int64) error {
-	return refuse(http.StatusRequestEntityTooLarge, protocol.CodeSize, "the file is larger than the %d bytes that --http-max-size allows", most)
+	return refuse(http.StatusRequestEntityTooLarge, protocol.CodeTooLarge, "the file is larger than the %d bytes that --http-max-size allows", most)
 }

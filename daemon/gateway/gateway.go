@@ -16,6 +16,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
@@ -49,6 +50,11 @@ type Options struct {
 	MaxUploads int           // uploads at once, more get 503; 0: DefaultMaxUploads
 	Stall      time.Duration // without a byte from a client that is waited for; 0: DefaultStall
 	Log        *slog.Logger  // nil: none
+
+	TLS *tls.Config // nil: plain HTTP
+	// Admit says whether the client of a request may push, before anything else
+	// of the request is looked at; nil: anybody may.
+	Admit func(*http.Request) error
 }
 
 // Gateway is an HTTP server in front of a Pusher.
@@ -95,17 +101,43 @@ func New(p Pusher, opts Options) *Gateway {
 }
 
 // Handler is all that the Gateway serves. Who may use it is decided before
-// anything else is looked at: here is the place for it.
+// anything else is looked at.
 func (g *Gateway) Handler() http.Handler {
 	same := http.NewCrossOriginProtection()
 	same.SetDenyHandler(http.HandlerFunc(foreign))
-	return headers(same.Handler(http.HandlerFunc(g.route)))
+	return headers(g.admit(same.Handler(http.HandlerFunc(g.route))))
+}
+
+// admit lets those in who may. Health is nobody's secret.
+func (g *Gateway) admit(next http.Handler) http.Handler {
+	if g.opts.Admit == nil {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		err := error(nil)
+		if !isHealth(r.URL.Path) {
+			err = g.opts.Admit(r)
+		}
+		if err == nil {
+			next.ServeHTTP(w, r)
+			return
+		}
+		g.opts.Log.Warn("request refused", "peer", r.RemoteAddr, "error", err)
+		w.Header().Set("Connection", "close")
+		w.Header().Add("WWW-Authenticate", `Bearer realm="sbcast"`)
+		w.Header().Add("WWW-Authenticate", `Basic realm="sbcast: any name, and a token as the password", charset="UTF-8"`)
+		failure(err).write(w)
+	})
 }
 
 // Serve answers on ln until the Gateway is shut down, then returns nil. It
 // owns ln.
 func (g *Gateway) Serve(ln net.Listener) error {
-	err := g.server.Serve(netutil.LimitListener(ln, maxConns))
+	ln = netutil.LimitListener(ln, maxConns)
+	if g.opts.TLS != nil {
+		ln = tls.NewListener(ln, g.opts.TLS)
+	}
+	err := g.server.Serve(ln)
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}

@@ -12,7 +12,12 @@ import (
 const (
 	pathBroadcast = "/broadcast"
 	pathEvents    = "/events/"
+	pathHealth    = "/healthz"
+	pathReady     = "/readyz"
 )
+
+// isHealth reports whether path is for machines that watch the gateway.
+func isHealth(path string) bool { return path == pathHealth || path == pathReady }
 
 func (g *Gateway) route(w http.ResponseWriter, r *http.Request) {
 	path := r.URL.Path
@@ -23,11 +28,11 @@ func (g *Gateway) route(w http.ResponseWriter, r *http.Request) {
 		if allow(w, r, http.MethodGet) {
 			g.watch(w, r, path[len(pathEvents):])
 		}
-	case path == "/healthz":
+	case path == pathHealth:
 		if allow(w, r, http.MethodGet, http.MethodHead) {
 			answer{Status: http.StatusOK, Message: "ok"}.write(w)
 		}
-	case path == "/readyz":
+	case path == pathReady:
 		if allow(w, r, http.MethodGet, http.MethodHead) {
 			g.ready(r.Context()).write(w)
 		}

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -306,4 +307,28 @@ func TestLeafBeginEndsWithItsContext(t *testing.T) {
 		begun <- err
 	}()
 	require.ErrorIs(t, receive(t, begun, "Begin to return"), errBroken)
+}
+
+// What failed elsewhere for good is not held open for its sender; what another
+// push could resume stays.
+func TestLeafHoldsNothingOpenThatIsOver(t *testing.T) {
+	for name, c := range map[string]struct {
+		cause error
+		held  bool
+	}{
+		"cut off": {errors.New("the connection broke"), true},
+		"over":    {fmt.Errorf("elsewhere: %w", protocol.ErrOver), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := &fakeFile{}
+			leaf := sink.NewLeaf(&fakeStore{file: file})
+			tr, _, err := leaf.Begin(t.Context(), offer("f", 8), newUpstream())
+			require.NoError(t, err)
+			require.NoError(t, tr.Write(chunk(0, []byte("data"), protocol.CompressNone)))
+			tr.Abort(c.cause)
+			assert.Equal(t, c.held, file.discarded == 0)
+			leaf.Close()
+			assert.Equal(t, 1, file.discarded)
+		})
+	}
 }

@@ -249,7 +249,7 @@ func (t *transfer) Abort(cause error) {
 	switch {
 	case forget, t.err != nil && worthless(t.err), t.offset == 0:
 		t.drop(false)
-	case t.err != nil || context.Cause(t.life) != nil:
+	case t.err != nil, context.Cause(t.life) != nil, errors.Is(cause, protocol.ErrOver):
 		t.drop(true)
 	default:
 		t.leaf.suspend(t.content)
