@@ -6,12 +6,18 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"regexp"
 	"sync"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"github.com/urfave/cli/v2"
+
+	"github.com/sbcast/sbcast/daemon"
+	"github.com/sbcast/sbcast/protocol"
 )
 
 // A profile that is being made, of which nobody waits for the end, does not
@@ -39,4 +45,28 @@ func TestAdminEndsProfiles(t *testing.T) {
 		_ = a.Shutdown(context.Background())
 		work.Wait()
 	}
+}
+
+// The page of the docs has every metric, and none that is not there.
+func TestDocsHaveAllMetrics(t *testing.T) {
+	fanout, err := daemon.NewFanout([]*daemon.Hop{daemon.NewHop("r", protocol.NewDialer("localhost:1", protocol.SessionConfig{}))}, daemon.FanoutOptions{})
+	require.NoError(t, err)
+	defer fanout.Close()
+	described := make(chan *prometheus.Desc, 100)
+	daemon.NewServer(fanout, daemon.Options{}).Describe(described)
+	fanout.Describe(described)
+	close(described)
+	there := []string{"sbcast_info"}
+	for d := range described {
+		there = append(there, regexp.MustCompile(`fqName: "([^"]+)"`).FindStringSubmatch(d.String())[1])
+	}
+	page, err := os.ReadFile("docs/operations.md")
+	require.NoError(t, err)
+	var told []string
+	for _, row := range regexp.MustCompile("(?m)^\\| `sbcast_.*$").FindAllString(string(page), -1) {
+		for _, m := range regexp.MustCompile("`(sbcast_[a-z_]+)`").FindAllStringSubmatch(row, -1) {
+			told = append(told, m[1])
+		}
+	}
+	assert.ElementsMatch(t, there, told)
 }
