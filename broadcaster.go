@@ -31,7 +31,7 @@ func broadcasterCommand() *cli.Command {
 			memoryFlag(),
 			&cli.GenericFlag{Name: "stall-timeout", Value: &secondsValue{daemon.DefaultStall}, Usage: "`SECONDS` without progress after which a reader has failed"},
 			&cli.GenericFlag{Name: "lag-timeout", Value: &secondsValue{daemon.DefaultLag}, Usage: "`SECONDS` a slow reader may hold the others up, where --require can do without, before it is fed after them"},
-		}, gatewayFlags("")...), append(daemonFlags(), logFlags()...)...),
+		}, gatewayFlags("")...), append(append(daemonFlags(), adminFlag()), logFlags()...)...),
 		Action: broadcaster,
 	}
 }
@@ -64,11 +64,15 @@ func broadcaster(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	fanout, err := daemon.NewFanout(hops, daemon.FanoutOptions{Stall: timeOf(c, "stall-timeout"), Lag: timeOf(c, "lag-timeout")})
+	fanout, err := daemon.NewFanout(hops, daemon.FanoutOptions{Stall: timeOf(c, "stall-timeout"), Lag: timeOf(c, "lag-timeout"), Log: log})
 	if err != nil {
 		return usagef("%v: --reader HOST:PORT, or BROADCASTER_HOST_LIST", err)
 	}
 	defer fanout.Close()
+	admin, err := openAdmin(c)
+	if err != nil {
+		return err
+	}
 	ln, err := guard.listen(c.App.ErrWriter, "broadcaster", c.String("listen"), fmt.Sprintf(" for %d readers", len(hops)))
 	if err != nil {
 		return err
@@ -81,6 +85,7 @@ func broadcaster(c *cli.Context) error {
 	if _, err := addGateway(c, guard, http, services, s, log); err != nil {
 		return err
 	}
+	addAdmin(c, admin, services, log, "broadcaster", s, fanout)
 	return serve(c.Context, services, guard.reloads()...)
 }
 

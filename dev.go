@@ -78,7 +78,7 @@ func dev(c *cli.Context) error {
 		servers[s] = ln
 		hops = append(hops, daemon.NewHop(name, protocol.NewDialer(ln.Addr().String(), protocol.SessionConfig{Agent: agent(), Window: win})))
 	}
-	fanout, err := daemon.NewFanout(hops, daemon.FanoutOptions{})
+	fanout, err := daemon.NewFanout(hops, daemon.FanoutOptions{Log: log})
 	if err != nil {
 		return err
 	}

@@ -41,6 +41,10 @@ func permute(app *cli.App, args []string) []string {
 			return append(args[:2:2], "--help")
 		}
 		long, needsValue := longFlags(cmd, arg)
+		if n := len(long) - 1; i+1 < len(args) && n >= 0 && isOptional(cmd, long[n], args[i+1]) {
+			i++
+			long[n] += "=" + args[i]
+		}
 		flags = append(flags, long...)
 		if needsValue && i+1 < len(args) {
 			i++
@@ -89,8 +93,36 @@ func findFlag(cmd *cli.Command, name string) cli.Flag {
 }
 
 func isBool(f cli.Flag) bool {
-	_, ok := f.(*cli.BoolFlag)
+	if _, ok := f.(*cli.BoolFlag); ok {
+		return true
+	}
+	_, ok := optional(f)
 	return ok
+}
+
+// optionalValue is a flag whose value may be left out.
+type optionalValue interface {
+	IsBoolFlag() bool      // true: what the flag package asks
+	takes(arg string) bool // the argument behind it is its value
+}
+
+func optional(f cli.Flag) (optionalValue, bool) {
+	g, ok := f.(*cli.GenericFlag)
+	if !ok {
+		return nil, false
+	}
+	v, ok := g.Value.(optionalValue)
+	return v, ok
+}
+
+// isOptional reports whether arg is the value of flag, which may be without.
+func isOptional(cmd *cli.Command, flag, arg string) bool {
+	f := findFlag(cmd, strings.TrimLeft(flag, "-"))
+	if f == nil {
+		return false
+	}
+	v, ok := optional(f)
+	return ok && v.takes(arg)
 }
 
 // sizeValue is a flag of bytes: 1M is 1 MiB, 1MB is 10^6, a number is bytes.

@@ -128,7 +128,7 @@ func (p *pusher) Push(ctx context.Context, f gateway.File, progress func(gateway
 
 // Readers implements gateway.Pusher.
 func (p *pusher) Readers(ctx context.Context) ([]gateway.Reader, error) {
-	all, err := p.client.Status(ctx)
+	all, err := p.client.Status(ctx, 0)
 	var readers []gateway.Reader
 	for _, s := range all {
 		if s.Node != "" {

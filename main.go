@@ -50,7 +50,8 @@ func run(args []string) int {
 	}
 	ctx, stop := signalContext()
 	defer stop()
-	return report(os.Stderr, app.RunContext(ctx, permute(app, args)))
+	err := app.RunContext(ctx, permute(app, args))
+	return report(app.ErrWriter, err) // which --log-format may have replaced
 }
 
 func newApp() *cli.App {
@@ -121,7 +122,7 @@ func usageError(c *cli.Context, err error, _ bool) error {
 	if strings.Contains(text, "from environment variable") {
 		return configError(err)
 	}
-	return usagef("%s", strings.Replace(text, "for flag -", "for flag --", 1))
+	return usagef("%s", strings.NewReplacer("for flag -", "for flag --", "invalid boolean value", "invalid value", " for -", " for --").Replace(text))
 }
 
 // signalContext ends with the cause of the first signal; a second one ends the

@@ -27,7 +27,8 @@ func TestMain(m *testing.M) {
 //
 //	start NAME sbcast reader|broadcaster|dev ...
 //	                           a daemon in the background; once it listens, $NAME is its address,
-//	                           and with --http $NAME_http the URL of its gateway
+//	                           and with --http $NAME_http the URL of its gateway,
+//	                           with --admin $NAME_admin what it is asked at
 //	background NAME [<FILE] CMD...
 //	                           any other command in the background, with FILE as its input
 //	logged NAME REGEXP         wait until the standard error of NAME matches
@@ -52,6 +53,10 @@ func TestMain(m *testing.M) {
 //	random FILE SIZE           bytes that do not compress, the same for the same FILE
 //	text FILE SIZE             lines that do
 //	http NAME                  a server of something else; $NAME is its address
+//	get ADDRESS PATH [HOST]    ask an admin listener, HOST:PORT or unix:PATH, and print its answer;
+//	                           the script fails unless that is 200
+//	slowlink NAME ADDRESS RATE a way to ADDRESS of so many bytes a second; $NAME is its address
+//	jsonlines NAME [N]         all that NAME has said on standard error are JSON objects, N of them
 //	s3 start|stop              an S3 server, see cmdS3; [s3] says whether there is one
 //	s3faults NAME WHAT         a proxy before it, see cmdS3Faults
 //	uploads N                  that many uploads to it are under way
@@ -111,6 +116,9 @@ func TestScripts(t *testing.T) {
 			"random":     always(cmdRandom),
 			"text":       always(cmdText),
 			"http":       always(cmdHTTP),
+			"get":        either(cmdGet),
+			"slowlink":   always(cmdSlowLink),
+			"jsonlines":  always(cmdJSONLines),
 			"s3":         always(cmdS3),
 			"s3faults":   always(cmdS3Faults),
 			"uploads":    either(cmdUploads),

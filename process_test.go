@@ -252,7 +252,7 @@ func cmdStart(ts *testscript.TestScript, args []string) error {
 	if err != nil {
 		return err
 	}
-	match, err := p.await(&p.stderr, regexp.MustCompile(`(?m)^sbcast `+role+`: listening on ([^\s,]+)`))
+	match, err := p.await(&p.stderr, regexp.MustCompile(`(?m)(?:^|"msg":")sbcast `+role+`: listening on ([^\s,"]+)`))
 	if err != nil {
 		return err
 	}
@@ -269,6 +269,12 @@ func cmdStart(ts *testscript.TestScript, args []string) error {
 			return err
 		}
 		ts.Setenv(args[0]+"_http", "http://"+addr)
+	}
+	if slices.Contains(args, "--admin") {
+		if match, err = p.await(&p.stderr, regexp.MustCompile(`(?m)^sbcast admin: listening on (\S+)`)); err != nil {
+			return err
+		}
+		ts.Setenv(args[0]+"_admin", string(match[1]))
 	}
 	return nil
 }

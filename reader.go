@@ -43,7 +43,7 @@ func readerCommand() *cli.Command {
 			fsyncFlag(),
 			stateFlag(),
 			&cli.BoolFlag{Name: "once", Usage: "end after one file, with exit code 0 if it was published"},
-		}, slices.Concat(sinkFlags(), daemonFlags(), logFlags())...),
+		}, slices.Concat(sinkFlags(), daemonFlags(), []cli.Flag{adminFlag()}, logFlags())...),
 		Action: reader,
 	}
 }
@@ -91,6 +91,10 @@ func reader(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	admin, err := openAdmin(c)
+	if err != nil {
+		return err
+	}
 	ln, err := guard.listen(c.App.ErrWriter, "reader", addr, ", sink "+store.String())
 	if err != nil {
 		return err
@@ -110,7 +114,9 @@ func reader(c *cli.Context) error {
 		mem += b.Buffers()
 	}
 	limitMemory(mem)
-	return serve(ctx, map[service]net.Listener{s: ln}, guard.reloads()...)
+	services := map[service]net.Listener{s: ln}
+	addAdmin(c, admin, services, log, "reader", s)
+	return serve(ctx, services, guard.reloads()...)
 }
 
 func fsyncFlag() cli.Flag {

@@ -59,9 +59,7 @@ func isTerminal(w io.Writer) bool {
 // printReceipts prints a line for each reader. File is named where the line
 // does not, "" when there is only one.
 func printReceipts(out io.Writer, file string, receipts []client.Receipt) {
-	if file != "" {
-		file = printable(file) + ": "
-	}
+	file = fileText(file)
 	for _, r := range receipts {
 		switch r.Status {
 		case protocol.LeafFailed:
@@ -73,6 +71,14 @@ func printReceipts(out io.Writer, file string, receipts []client.Receipt) {
 				printable(r.Location), humanize.IBytes(uint64(r.Bytes)), r.Seconds, r.Digest)
 		}
 	}
+}
+
+// fileText is what begins a line about one of several files.
+func fileText(file string) string {
+	if file == "" {
+		return ""
+	}
+	return printable(file) + ": "
 }
 
 type quietReporter struct{}
@@ -102,6 +108,7 @@ type lineDisplay struct {
 	share
 	file   string // "" when there is only one
 	states map[string]string
+	spent  protocol.Spent
 }
 
 func (l *lineReporter) begin(src client.Source) display {
@@ -131,6 +138,7 @@ func (d *lineDisplay) progress(p client.Progress) {
 		d.states[leaf.Name] = state
 	}
 	d.moved(p)
+	d.spent = p.Spent
 	if line, due := d.share.line(p.Name); due {
 		fmt.Fprintln(d.errw, line)
 	}
@@ -138,6 +146,10 @@ func (d *lineDisplay) progress(p client.Progress) {
 
 func (d *lineDisplay) end(receipts []client.Receipt, err error) {
 	d.ended(receipts, err)
+	if d.verbose {
+		fmt.Fprintf(d.errw, "%swaited %.1fs for the source, %.1fs for the connection, %.1fs for the readers\n",
+			fileText(d.file), d.spent.Content, d.spent.Link, d.spent.Credit+d.spent.Sync+d.spent.Publish)
+	}
 	printReceipts(d.out, d.file, receipts)
 	if err != nil && len(receipts) == 0 && d.file != "" {
 		fmt.Fprintf(d.errw, "%s\n", printable(err.Error()))
@@ -189,6 +201,7 @@ type jsonProgress struct {
 	Sent    int64           `json:"sent"` // over all attempts
 	Seconds float64         `json:"seconds"`
 	Note    string          `json:"note,omitempty"`
+	Spent   protocol.Spent  `json:"spent,omitzero"` // seconds in each stage
 	Readers []protocol.Leaf `json:"readers"`
 }
 
@@ -236,7 +249,7 @@ func (j *jsonDisplay) progress(p client.Progress) {
 	if j.several && p.Elapsed < quickly {
 		return
 	}
-	j.emit(jsonProgress{Type: "progress", File: j.file, Size: p.Size, Bytes: p.Acked, Sent: p.Sent, Seconds: p.Elapsed.Seconds(), Note: p.Note, Readers: p.Leaves})
+	j.emit(jsonProgress{Type: "progress", File: j.file, Size: p.Size, Bytes: p.Acked, Sent: p.Sent, Seconds: p.Elapsed.Seconds(), Note: p.Note, Spent: p.Spent.Round(), Readers: p.Leaves})
 }
 
 func (j *jsonDisplay) end(receipts []client.Receipt, _ error) {

@@ -76,31 +76,6 @@ func limitMemory(n int64) {
 	}
 }
 
-func logFlags() []cli.Flag {
-	return []cli.Flag{
-		&cli.StringFlag{Name: "log-format", Value: "text", Usage: "text or json"},
-		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "log warnings and errors only"},
-		&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "log sessions too"},
-	}
-}
-
-func newLog(c *cli.Context) (*slog.Logger, error) {
-	o := &slog.HandlerOptions{Level: slog.LevelInfo}
-	if c.Bool("quiet") {
-		o.Level = slog.LevelWarn
-	} else if c.Bool("verbose") {
-		o.Level = slog.LevelDebug
-	}
-	switch c.String("log-format") {
-	case "text":
-		return slog.New(slog.NewTextHandler(c.App.ErrWriter, o)), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(c.App.ErrWriter, o)), nil
-	default:
-		return nil, usagef("--log-format: want text or json")
-	}
-}
-
 // window is the --window of a daemon. One below the least that works, which
 // the proof of concept allowed, is raised to it, with a word in the log.
 func window(c *cli.Context, log *slog.Logger) (int64, error) {

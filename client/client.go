@@ -116,15 +116,16 @@ func (c *Client) Addr() string { return c.dialer.Addr() }
 // Open opens a bare stream to the daemon, to speak the protocol by hand.
 func (c *Client) Open(ctx context.Context) (protocol.Stream, error) { return c.dialer.Open(ctx) }
 
-// Status asks the daemon, and through it all below, what they are doing. What
-// was answered before an error is returned with it.
-func (c *Client) Status(ctx context.Context) ([]*protocol.Status, error) {
+// Status asks the daemon, and through it all below, what they are doing, at
+// most depth daemons deep; 0 means the default. What was answered before an
+// error is returned with it.
+func (c *Client) Status(ctx context.Context, depth int) ([]*protocol.Status, error) {
 	stream, err := c.dialer.Open(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer stream.Close()
-	return protocol.AskStatus(ctx, stream, 0)
+	return protocol.AskStatus(ctx, stream, depth)
 }
 
 // Push pushes src to opts.Host over a session of its own. See Client.Push.

@@ -153,7 +153,7 @@ func TestUnreachableHost(t *testing.T) {
 	assertCode(t, protocol.CodeUnreachable, err)
 	assert.ErrorContains(t, err, "connection refused")
 	assert.Empty(t, receipts)
-	_, err = c.Status(patient(t))
+	_, err = c.Status(patient(t), 0)
 	assertCode(t, protocol.CodeUnreachable, err)
 	_, err = c.Open(patient(t))
 	assertCode(t, protocol.CodeUnreachable, err)

@@ -20,6 +20,7 @@ type Progress struct {
 	Leaves  []protocol.Leaf
 	Note    string // of the push as a whole: why it is trying again
 	Elapsed time.Duration
+	Spent   protocol.Spent // on the source (content), the connection (link), and waiting for readers (credit)
 }
 
 // reportEvery is the shortest time between two reports, but for changes of state.
@@ -43,6 +44,8 @@ type board struct {
 	moved   time.Time      // when there was progress last
 	last    time.Time      // report
 	stopped bool
+	spent   protocol.Spent   // in attempts that are over
+	sender  *protocol.Sender // of the one under way
 }
 
 func newBoard(host, name string, report func(Progress)) *board {
@@ -189,7 +192,22 @@ func (b *board) copyLocked() Progress {
 	p := b.now
 	p.Leaves = append([]protocol.Leaf(nil), p.Leaves...)
 	p.Elapsed = time.Since(b.begun)
+	p.Spent = b.spentLocked()
 	return p
+}
+
+// over makes s, which may be nil, what the push sends with from now on.
+func (b *board) over(s *protocol.Sender) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.spent, b.sender = b.spentLocked(), s
+}
+
+func (b *board) spentLocked() protocol.Spent {
+	if b.sender == nil {
+		return b.spent
+	}
+	return b.spent.Add(b.sender.Pace().Spent)
 }
 
 // waitingFor says which leaves keep an offer from being answered.

@@ -173,6 +173,8 @@ func (p *push) attempt(ctx context.Context, dialer protocol.Opener) ([]Receipt, 
 		OnAccept: p.accepted, OnAck: func(offset int64) { p.feed.acked.Store(offset); p.board.ack(offset) },
 		OnProgress: p.board.leaves, Stall: p.opts.Timeout * 3 / 4,
 	})
+	p.board.over(p.sender)
+	defer p.board.over(nil)
 	defer p.sender.Wait()
 	defer p.sender.Close()
 

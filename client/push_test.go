@@ -183,7 +183,7 @@ func TestClientKeepsItsSession(t *testing.T) {
 		_, err := c.Push(patient(t), bytesSource(fmt.Sprint("f", i), random(i)), client.Options{})
 		require.NoError(t, err)
 	}
-	all, err := c.Status(patient(t))
+	all, err := c.Status(patient(t), 0)
 	require.NoError(t, err)
 	assert.Len(t, all, 1)
 	assert.Equal(t, int32(1), n.accepted.Load())

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,6 +37,7 @@ const DefaultLag = 10 * time.Second
 type FanoutOptions struct {
 	Stall time.Duration // unreachable or without progress for so long, a hop fails; 0: DefaultStall
 	Lag   time.Duration // holding the others up for so long, a hop is parked; 0: DefaultLag
+	Log   *slog.Logger  // hops that are lost and come back; nil: nowhere
 }
 
 // Fanout is a protocol.Sink with daemons below it. For each transfer it keeps
@@ -73,6 +75,9 @@ func NewFanout(hops []*Hop, opts FanoutOptions) (*Fanout, error) {
 	}
 	if opts.Lag == 0 {
 		opts.Lag = DefaultLag
+	}
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Fanout{hops: hops, opts: opts, closed: make(chan struct{}), running: map[*spread]struct{}{}}, nil
 }
@@ -324,7 +329,11 @@ func (t *spread) Commit(ctx context.Context) []protocol.Receipt {
 	var all []protocol.Receipt
 	t.mu.Lock()
 	for _, l := range t.legs {
-		all = append(all, l.receiptsLocked()...)
+		receipts := l.receiptsLocked()
+		for i := range receipts {
+			l.hop.stats.receipt(receipts[i].Status)
+		}
+		all = append(all, receipts...)
 	}
 	t.mu.Unlock()
 	t.retire()

@@ -19,6 +19,7 @@ type Hop struct {
 	name    string // first part of the names of the leaves behind it
 	dialer  protocol.Opener
 	cleanup sync.WaitGroup // of senders that were closed, and of keep
+	stats   hopStats
 	life    context.Context
 	end     context.CancelFunc
 }
@@ -70,10 +71,12 @@ func (h *Hop) keep(c connector) {
 	for {
 		if s, err := c.Connect(h.life); err == nil {
 			pause.Reset()
+			h.stats.count(func(st *hopStats) { st.up = true })
 			select {
 			case <-s.Done():
 			case <-h.life.Done():
 			}
+			h.stats.count(func(st *hopStats) { st.up = false })
 		}
 		select {
 		case <-time.After(pause.NextBackOff()):
@@ -93,7 +96,10 @@ func (h *Hop) Close() {
 // retire closes a sender and lets its goroutines end in their own time.
 func (h *Hop) retire(s *protocol.Sender) {
 	s.Close()
-	h.cleanup.Go(s.Wait)
+	h.cleanup.Go(func() {
+		s.Wait()
+		h.stats.end(s)
+	})
 }
 
 // leafName is the name here of a leaf that the daemon below calls name.

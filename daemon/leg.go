@@ -56,6 +56,13 @@ type leg struct {
 	ready      bool            // it has answered Finish
 	committing bool            // commit says how the leg ends
 	retired    bool            // nothing more is expected of it
+
+	// What Describe tells, guarded by spread.mu too.
+	opened    time.Time      // when the offer was first accepted
+	start     int64          // at which offset
+	spent     protocol.Spent // by senders that are gone
+	busy      float64        // seconds that leaves had been storing when those went
+	downSince time.Time      // not zero while there is no sender any more
 }
 
 // aliveLocked reports whether the leg is still part of the transfer.
@@ -110,8 +117,7 @@ func (l *leg) try(ctx context.Context) error {
 	t := l.spread
 	t.mu.Lock()
 	if err = sender.Err(); err == nil { // it may have been lost before there was anybody to tell
-		l.sender, l.accept, l.acked = sender, accept, accept.Offset
-		l.leaves, l.index = l.hop.leaves(accept.Leaves), nil
+		l.upLocked(sender, accept)
 		t.up.Progress(l.leaves...)
 	}
 	t.mu.Unlock()
@@ -140,6 +146,7 @@ func (l *leg) propose(ctx context.Context) (*protocol.Sender, *protocol.Accept, 
 		OnEnd:      func(err error) { l.lost(gen, err) },
 		Stall:      t.stall,
 	})
+	l.hop.stats.begin(sender)
 	offer := t.offer
 	offer.Redials = append(slices.Clip(offer.Redials), l.dials) // so that what is left of an earlier stream does not stand in the way
 	l.dials++
@@ -238,6 +245,13 @@ func (l *leg) fail(err error) {
 		return
 	}
 	t.failLocked(l, e)
+	l.hop.stats.count(func(st *hopStats) {
+		if e.Code == protocol.CodeParked {
+			st.parked++
+		} else {
+			st.failed++
+		}
+	})
 	sender, giveUp := l.sender, l.giveUp
 	t.mu.Unlock()
 	if sender != nil {
@@ -250,6 +264,10 @@ func (l *leg) fail(err error) {
 
 func (t *spread) failLocked(l *leg, e *protocol.Error) {
 	l.err = e
+	if !l.downSince.IsZero() {
+		l.spent.Link += time.Since(l.downSince).Seconds()
+		l.downSince = time.Time{}
+	}
 	said := map[string]protocol.Leaf{}
 	for _, leaf := range e.Leaves {
 		if leaf.State == protocol.LeafFailed {

@@ -28,7 +28,7 @@ func TestLocal(t *testing.T) {
 	assert.Equal(t, "here", receipts[0].Leaf)
 	got, _ := st.file("file")
 	assert.Equal(t, string(content), got)
-	all, err := c.Status(patient(t))
+	all, err := c.Status(patient(t), 0)
 	require.NoError(t, err)
 	assert.Len(t, all, 1)
 

@@ -36,8 +36,10 @@ func (l *leg) lost(gen int, err error) {
 		return
 	}
 	old := l.sender
-	l.sender, l.ready = nil, false
+	l.downLocked()
+	l.ready = false
 	l.gen++
+	l.hop.stats.count(func(st *hopStats) { st.lost++ })
 	ctx, cancel := context.WithCancel(t.ctx)
 	away := make(chan struct{})
 	l.away, l.giveUp = away, cancel
@@ -45,7 +47,11 @@ func (l *leg) lost(gen int, err error) {
 	t.watching.Go(func() {
 		defer cancel()
 		l.hop.retire(old)
-		l.comeBack(ctx, err)
+		l.log().Warn("reader lost", "bytes", l.at(), "code", string(protocol.AsError(err).Code), "error", err)
+		begun := time.Now()
+		if l.comeBack(ctx, err) {
+			l.log().Info("reader is back", "bytes", l.at(), "took", time.Since(begun).Round(time.Millisecond))
+		}
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		if l.away == away {
@@ -63,8 +69,8 @@ func (l *leg) backLocked() {
 
 // comeBack redials until the leg takes content as before, or fails it: at the
 // latest when it has got no further for as long as a hop may stall, however
-// often it came back in that time.
-func (l *leg) comeBack(ctx context.Context, err error) {
+// often it came back in that time. It reports whether it is back.
+func (l *leg) comeBack(ctx context.Context, err error) bool {
 	for {
 		l.waitFor(err)
 		if at := l.at(); l.pause == nil || at > l.furthest {
@@ -74,21 +80,21 @@ func (l *leg) comeBack(ctx context.Context, err error) {
 			wait := l.pause.NextBackOff()
 			if time.Since(l.since)+wait > l.spread.stall {
 				l.fail(err)
-				return
+				return false
 			}
 			select {
 			case <-time.After(wait):
 			case <-ctx.Done():
 				l.fail(err)
-				return
+				return false
 			}
 		}
 		if err = l.resume(ctx); err == nil {
-			return
+			return true
 		}
 		if !worthRedialling(err) || ctx.Err() != nil {
 			l.fail(err)
-			return
+			return false
 		}
 	}
 }
@@ -117,8 +123,7 @@ func (l *leg) resume(ctx context.Context) error {
 	t.mu.Lock()
 	err = t.fitsLocked(l, accept)
 	if err == nil {
-		l.sender, l.accept, l.acked = sender, accept, accept.Offset
-		l.leaves, l.index = l.hop.leaves(accept.Leaves), nil
+		l.upLocked(sender, accept)
 		l.wake = make(chan struct{}, 1)
 		t.paceLocked()
 		t.up.Progress(l.leaves...)
@@ -133,7 +138,9 @@ func (l *leg) resume(ctx context.Context) error {
 	t.mu.Lock()
 	if l.gen == gen { // no news from this one any more
 		l.gen++
-		l.sender = nil
+		if l.sender == sender {
+			l.downLocked()
+		}
 		t.paceLocked()
 	}
 	t.mu.Unlock()

@@ -142,6 +142,13 @@ type ruledTransfer struct {
 	had   int64 // content so far
 }
 
+// Describe implements protocol.Describer.
+func (t *ruledTransfer) Describe(st *protocol.TransferStatus) {
+	if d, ok := t.Transfer.(protocol.Describer); ok {
+		d.Describe(st)
+	}
+}
+
 // Write implements protocol.Transfer.
 func (t *ruledTransfer) Write(c *protocol.Chunk) error {
 	if err := t.sink.fits(c.End()); err != nil {

@@ -22,8 +22,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"github.com/sbcast/sbcast/protocol"
 )
 
@@ -48,12 +46,6 @@ type Options struct {
 	OnTransfer func(receipts []protocol.Receipt, err error)
 }
 
-// How many refused peers are logged: so many a second, after the first few.
-const (
-	warnRate  = 10
-	warnBurst = 100
-)
-
 // defaultIdle is when a session that nobody uses is closed.
 const defaultIdle = 5 * time.Minute
 
@@ -65,7 +57,9 @@ type Server struct {
 	budget *protocol.Budget // nil without opts.Memory
 	rules  *ruled
 	limits *limits
-	warned *rate.Limiter // of peers that were refused: they must not fill the log
+	stats  *serverStats
+
+	refused refusals
 
 	ctx    context.Context // ends when transfers must
 	cancel context.CancelCauseFunc
@@ -100,9 +94,8 @@ func NewServer(sink protocol.Sink, opts Options) *Server {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{
-		sink: sink, opts: opts, begun: time.Now(), rules: newRuled(opts.Rules),
+		sink: sink, opts: opts, begun: time.Now(), rules: newRuled(opts.Rules), stats: newServerStats(sink),
 		limits:    newLimits(opts.MaxConnections, opts.MaxTransfers),
-		warned:    rate.NewLimiter(warnRate, warnBurst),
 		listeners: map[net.Listener]struct{}{},
 		sessions:  map[*protocol.Session]struct{}{},
 		locals:    map[protocol.Stream]struct{}{},
@@ -234,18 +227,11 @@ func (s *Server) accept(conn net.Conn) (sess *protocol.Session, peer string, lea
 // errCrowded is why a connection whose client had not said who it is was closed.
 var errCrowded = protocol.Errorf(protocol.CodeBusy, "%d connections have not said hello, and this was the oldest", mostHandshakes)
 
-// warn logs that a peer was refused, unless too many are.
-func (s *Server) warn(log *slog.Logger, what string, err error) {
-	if s.warned.Allow() {
-		log.Warn(what, "error", err)
-	}
-}
-
 func (s *Server) serveConn(conn net.Conn) {
 	log := s.opts.Log.With("peer", conn.RemoteAddr().String())
 	sess, peer, leave, err := s.accept(conn)
 	if err != nil {
-		s.warn(log, "connection refused", err)
+		s.refuse(log, "connection", err)
 		return
 	}
 	defer leave()
@@ -266,7 +252,9 @@ func (s *Server) serveConn(conn net.Conn) {
 		log = log.With("client", name)
 	}
 	if hello, err := sess.Peer(s.ctx); err == nil {
-		log.Debug("session", "agent", hello.Agent)
+		begun := time.Now()
+		log.Debug("session opened", "agent", hello.Agent)
+		defer func() { log.Debug("session closed", "took", time.Since(begun).Round(time.Millisecond)) }()
 	}
 
 	idle := s.closeIdle(sess)
@@ -279,7 +267,7 @@ func (s *Server) serveConn(conn net.Conn) {
 			return
 		}
 		if err := s.limits.streams.take(peer); err != nil {
-			s.warn(log, "stream refused", err)
+			s.refuse(log, "stream", err)
 			streams.Go(func() { defer stream.Close(); protocol.WriteReject(stream, err) })
 			continue
 		}
@@ -339,7 +327,7 @@ func (s *Server) serveStream(stream protocol.Stream, peer string, client protoco
 		}
 	}
 	if err != nil {
-		s.warn(log, "stream refused", err)
+		s.refuse(log, "stream", err)
 		protocol.WriteReject(stream, err)
 	}
 }
@@ -363,7 +351,7 @@ func (s *Server) receive(stream protocol.Stream, frames *protocol.FrameReader, o
 	defer close(run.done)
 	old, err := s.register(offer, run)
 	if err != nil {
-		s.warn(log, "transfer refused", err)
+		s.refuse(log.With("transfer", offer.ID, "name", offer.Name), "transfer", err)
 		protocol.WriteReject(stream, err)
 		return
 	}
@@ -376,31 +364,15 @@ func (s *Server) receive(stream protocol.Stream, frames *protocol.FrameReader, o
 	log = log.With("transfer", offer.ID, "name", offer.Name)
 	log.Info("transfer begins", "size", offer.Size, "policy", offer.Policy.String(), "attempt", offer.Attempt)
 	begun := time.Now()
+	end := s.stats.begin(r)
 	receipts, err := r.Run(ctx)
-	took := time.Since(begun).Round(time.Millisecond)
-	switch {
-	case err != nil:
-		log.Warn("transfer failed", "took", took, "code", protocol.AsError(err).Code, "error", err)
-	default:
-		for i := range receipts {
-			logReceipt(log, &receipts[i], took)
-		}
-	}
+	end()
+	took := time.Since(begun)
+	s.stats.outcome(receipts, err, took)
+	logEnd(log, r.Status(), receipts, err, took)
 	if s.opts.OnTransfer != nil {
 		s.opts.OnTransfer(receipts, err)
 	}
-}
-
-func logReceipt(log *slog.Logger, r *protocol.Receipt, took time.Duration) {
-	if r.Leaf != "" {
-		log = log.With("reader", r.Leaf)
-	}
-	log = log.With("status", string(r.Status), "bytes", r.Bytes, "took", took)
-	if r.Status == protocol.LeafFailed {
-		log.Warn("transfer ends", "code", string(r.Code), "error", r.Text)
-		return
-	}
-	log.Info("transfer ends", "location", r.Location)
 }
 
 // register makes run the one transfer of its id. It returns the attempt that

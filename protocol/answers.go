@@ -41,6 +41,7 @@ func (s *Sender) handle(f Frame) error {
 		if err := s.win.ack(offset); err != nil {
 			return err
 		}
+		s.clock.wait(s.idle())
 		if s.cfg.OnAck != nil {
 			s.cfg.OnAck(offset)
 		}
@@ -124,6 +125,7 @@ func (s *Sender) accept(a *Accept) error {
 	}
 	s.start, s.names, s.got, s.missing = a.Offset, a.Leaves, got, len(got)
 	s.win = newWindow(a.Window, a.Offset)
+	s.phase = StageContent
 	switch c := s.early; {
 	case c == nil:
 	case c.End() > a.Offset:
@@ -137,6 +139,7 @@ func (s *Sender) accept(a *Accept) error {
 		s.stall = time.AfterFunc(s.cfg.Stall/4, s.checkStall)
 	}
 	s.mu.Unlock()
+	s.clock.wait(s.idle())
 	if s.cfg.OnAccept != nil {
 		s.cfg.OnAccept(a)
 	}

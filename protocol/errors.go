@@ -50,6 +50,19 @@ const (
 	CodeTooLarge     Code = "too_large"    // larger than the receiver takes
 )
 
+// Known reports whether c is one of the codes above. A peer may have others.
+func (c Code) Known() bool {
+	switch c {
+	case CodeProtocol, CodeVersion, CodeUnauthorised, CodeName, CodeExists, CodeConflict, CodeSuperseded, CodeBusy,
+		CodeChecksum, CodeDigest, CodeSize, CodeWindow, CodeTruncated, CodeNoSpace, CodeIO, CodeDenied, CodeUnreachable,
+		CodeDead, CodeStalled, CodeAborted, CodeInterrupted, CodeShutdown, CodePolicy, CodeLoop, CodeParked, CodeCommand,
+		CodeUnsupported, CodeInternal, CodeTooLarge:
+		return true
+	default:
+		return false
+	}
+}
+
 // Error is an error with a code, as it travels in Reject, Ready and Receipt.
 type Error struct {
 	Code   Code

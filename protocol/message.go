@@ -97,6 +97,7 @@ type Leaf struct {
 	Code   Code      `json:"code,omitempty"`
 	Text   string    `json:"text,omitempty"`
 	Serial bool      `json:"serial,omitempty"` // in Accept: it would rather have one file after the other
+	Busy   float64   `json:"busy,omitempty"`   // seconds that it has been storing content
 }
 
 // Reject ends a stream: the transfer cannot go on there.
@@ -167,6 +168,7 @@ type Status struct {
 	Sink      string           `json:"sink,omitempty"`
 	Uptime    float64          `json:"uptime_seconds,omitempty"`
 	Sessions  int              `json:"sessions,omitempty"`
+	Running   int              `json:"running,omitempty"`      // transfers under way, listed or not
 	Memory    int64            `json:"memory,omitempty"`       // given to transfers, where that is bounded
 	MemoryMax int64            `json:"memory_limit,omitempty"` // the bound
 	Transfers []TransferStatus `json:"transfers,omitempty"`
@@ -175,12 +177,31 @@ type Status struct {
 
 // TransferStatus is one transfer under way at a daemon.
 type TransferStatus struct {
-	ID      string  `json:"id"`
-	Name    string  `json:"name"`
-	Size    int64   `json:"size"`
-	Offset  int64   `json:"offset"` // acknowledged
-	Phase   string  `json:"phase"`
-	Seconds float64 `json:"seconds"`
+	ID         string      `json:"id"`
+	Name       string      `json:"name"`
+	Size       int64       `json:"size"`
+	Offset     int64       `json:"offset"` // acknowledged
+	Phase      string      `json:"phase"`
+	Seconds    float64     `json:"seconds"`
+	Received   int64       `json:"received,omitempty"`   // offset to which content has come
+	Rate       float64     `json:"rate,omitempty"`       // bytes a second, since the offer was accepted
+	Spent      Spent       `json:"spent,omitzero"`       // seconds in each stage, at a leaf
+	Bottleneck string      `json:"bottleneck,omitempty"` // what holds it up
+	Held       float64     `json:"held,omitempty"`       // for so many seconds
+	Readers    []HopStatus `json:"readers,omitempty"`    // at a broadcaster, of each hop
+}
+
+// HopStatus is one transfer on its way over one hop.
+type HopStatus struct {
+	Reader     string    `json:"reader"`
+	State      LeafState `json:"state"`
+	Offset     int64     `json:"offset"` // acknowledged
+	Lag        int64     `json:"lag,omitempty"`
+	Rate       float64   `json:"rate,omitempty"`       // bytes a second, since the offer was accepted
+	Spent      Spent     `json:"spent,omitzero"`       // seconds in each stage, at the sending end
+	Busy       float64   `json:"busy,omitempty"`       // seconds that the reader says it has been storing content
+	Bottleneck string    `json:"bottleneck,omitempty"` // what its time goes into
+	Text       string    `json:"text,omitempty"`
 }
 
 // Kind is the kind of frame that carries the message.

@@ -26,6 +26,8 @@ type outbound struct {
 	closeW  func() error // after finish: ends the write side
 	onChunk func(c *Chunk)
 	onError func(error)
+	clock   *Clock       // nil: nobody asks
+	idle    func() Stage // what it is when there is nothing to write
 
 	wake chan struct{} // capacity 1
 	done chan struct{} // closed when the goroutine has ended
@@ -39,6 +41,7 @@ type outbound struct {
 	queue    []item
 	head     int   // of queue: what comes before it is written
 	handed   int64 // end of the last chunk that was taken to be written
+	passed   Traffic
 	ack      int64 // latest, -1 when it has been written
 	limit    int64 // the same, of what the peer may send
 	most     int64 // no chunk that ends behind it goes out, nor what is queued behind that
@@ -50,13 +53,13 @@ type outbound struct {
 	stopped  bool // end now
 }
 
+// newOutbound returns one that writes to w once its owner has started run.
 func newOutbound(w io.Writer, closeW func() error, onChunk func(*Chunk), onError func(error)) *outbound {
 	o := &outbound{
 		w: w, closeW: closeW, onChunk: onChunk, onError: onError,
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
 		ack: -1, limit: -1, most: math.MaxInt64, progress: map[string]Leaf{},
 	}
-	go o.run()
 	return o
 }
 
@@ -166,6 +169,7 @@ func (o *outbound) run() {
 			}
 			return
 		case next.chunk != nil:
+			o.enter(StageLink)
 			if _, err := o.w.Write(next.chunk.Frame()); err != nil {
 				o.onError(err)
 				return
@@ -177,6 +181,7 @@ func (o *outbound) run() {
 				return
 			}
 		case wait > 0:
+			o.rest()
 			t := time.NewTimer(wait)
 			select {
 			case <-o.wake:
@@ -184,8 +189,22 @@ func (o *outbound) run() {
 			}
 			t.Stop()
 		default:
+			o.rest()
 			<-o.wake
 		}
+	}
+}
+
+// enter notes that a chunk is being written, rest that nothing is.
+func (o *outbound) enter(s Stage) {
+	if o.clock != nil {
+		o.clock.Enter(s)
+	}
+}
+
+func (o *outbound) rest() {
+	if o.clock != nil {
+		o.clock.Enter(o.idle())
 	}
 }
 
@@ -220,6 +239,7 @@ func (o *outbound) next() (it item, wait time.Duration, end bool) {
 		it, o.opened = o.queue[o.head], true
 		if it.chunk != nil {
 			o.handed = it.chunk.End()
+			o.passed = o.passed.Add(Traffic{int64(it.chunk.RawLen), int64(len(it.chunk.Frame()))})
 		}
 		o.queue[o.head] = item{}
 		if o.head++; o.head == len(o.queue) {
@@ -244,6 +264,20 @@ func (o *outbound) next() (it item, wait time.Duration, end bool) {
 func (o *outbound) heldLocked() bool {
 	c := o.queue[o.head].chunk
 	return c != nil && c.End() > o.most
+}
+
+// isHeld reports whether there is content that may not go yet.
+func (o *outbound) isHeld() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.head < len(o.queue) && o.heldLocked()
+}
+
+// traffic is the content that was given to the stream.
+func (o *outbound) traffic() Traffic {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.passed
 }
 
 // ackableLocked reports whether there is an ack that may go: behind the Accept.

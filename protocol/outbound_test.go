@@ -25,6 +25,7 @@ func hold(t *testing.T) *held {
 	near, far := memPipe(1)
 	h := &held{peer: newRawPeer(t, far)}
 	h.outbound = newOutbound(near, near.CloseWrite, func(c *Chunk) { c.Release() }, func(err error) { h.errs = append(h.errs, err) })
+	go h.run()
 	t.Cleanup(func() {
 		h.stop()
 		near.Close()

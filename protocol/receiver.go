@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"sync"
 	"time"
 
@@ -55,6 +56,8 @@ type Receiver struct {
 	accept   Accept
 	ends     []int64 // of the chunks that are not acknowledged
 	received int64   // end of the content that came in
+	traffic  Traffic // of it
+	opened   time.Time
 	acked    int64
 	told     int64 // the ack that was last handed to out
 	toldAt   time.Time
@@ -92,11 +95,45 @@ func (r *Receiver) Offer() *Offer { return r.offer }
 // Status is how far the transfer is.
 func (r *Receiver) Status() TransferStatus {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	return TransferStatus{
+	t := r.transfer
+	st := TransferStatus{
 		ID: r.offer.ID, Name: string(r.offer.Name), Size: r.offer.Size,
-		Offset: r.acked, Phase: string(r.phase), Seconds: time.Since(r.begun).Seconds(),
+		Offset: r.acked, Received: r.received, Phase: string(r.phase), Seconds: time.Since(r.begun).Seconds(),
 	}
+	if !r.opened.IsZero() {
+		st.Rate = Rate(r.acked-r.accept.Offset, time.Since(r.opened))
+	}
+	r.mu.Unlock()
+	if d, ok := t.(Describer); ok { // without mu: it may be telling us something
+		d.Describe(&st)
+	}
+	return st
+}
+
+// Rate is n bytes in d, as bytes a second.
+func Rate(n int64, d time.Duration) float64 {
+	if n <= 0 || d <= 0 {
+		return 0
+	}
+	return math.Round(float64(n) / d.Seconds())
+}
+
+// Use is what a transfer has taken and holds.
+type Use struct {
+	Traffic
+	Owed   int64 // received and not acknowledged
+	Window int64 // granted; 0 before Accept
+}
+
+// Use says what the transfer has taken and holds.
+func (r *Receiver) Use() Use {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	u := Use{Traffic: r.traffic, Owed: r.received - r.acked, Window: r.accept.Window}
+	if r.credit != nil {
+		u.Window = r.credit.room.Window
+	}
+	return u
 }
 
 // Run does the transfer and returns its receipts, or why there are none, after
@@ -106,6 +143,7 @@ func (r *Receiver) Run(ctx context.Context) ([]Receipt, error) {
 	ctx, r.cancel = context.WithCancelCause(ctx)
 	defer r.cancel(nil)
 	r.out = newOutbound(r.stream, r.stream.CloseWrite, nil, r.Fail)
+	go r.out.run()
 	r.pulse = newPulse(r.out.sendPing, r.Fail)
 	r.frames.LimitChunks(MaxEarly)
 	r.reader.Go(func() {
@@ -229,6 +267,7 @@ func (r *Receiver) openLocked(t Transfer, a *Accept) ([]byte, error) {
 	r.transfer, r.accept = t, *a
 	r.frames.LimitChunks(max(a.MaxChunk, MaxEarly)) // what was sent early may come late
 	r.received, r.acked, r.told, r.toldAt = a.Offset, a.Offset, a.Offset, time.Now()
+	r.opened = r.toldAt
 	r.phase = PhaseReceiving
 	return appendPaged(a.Leaves, func(rest []Leaf) Message {
 		last := *a
@@ -344,6 +383,7 @@ func (r *Receiver) admitLocked(c *Chunk) error {
 	}
 	r.ends = append(r.ends, c.End())
 	r.received = c.End()
+	r.traffic = r.traffic.Add(Traffic{int64(c.RawLen), int64(len(c.Frame()))})
 	return nil
 }
 

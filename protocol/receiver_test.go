@@ -216,7 +216,7 @@ func TestStatusFollowsTheTransfer(t *testing.T) {
 		status := func(phase Phase, offset int64, seconds float64) {
 			t.Helper()
 			synctest.Wait()
-			want := TransferStatus{ID: "x", Name: "f", Size: 5, Offset: offset, Phase: string(phase), Seconds: seconds}
+			want := TransferStatus{ID: "x", Name: "f", Size: 5, Offset: offset, Received: offset, Phase: string(phase), Seconds: seconds}
 			assert.Equal(t, want, h.r.Status())
 		}
 		status(PhaseOpening, 0, 0)

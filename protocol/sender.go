@@ -36,6 +36,7 @@ type Sender struct {
 	cfg    SenderConfig
 	out    *outbound
 	pulse  *pulse
+	clock  Clock
 	reader sync.WaitGroup
 
 	accepted chan *Accept  // capacity 1
@@ -53,6 +54,7 @@ type Sender struct {
 	size    int64   // offered; -1: unknown
 	start   int64   // offset in Accept
 	early   *Chunk  // sent with the offer, until Accept
+	phase   Stage   // what is waited for, but for credit
 	whole   bool    // so was Finish
 	err     error
 	stall   *time.Timer
@@ -71,6 +73,8 @@ func NewSender(stream Stream, cfg SenderConfig) *Sender {
 		receipts: make(chan struct{}), ended: make(chan struct{}),
 	}
 	s.out = newOutbound(stream, stream.CloseWrite, func(c *Chunk) { s.win.written(c.End()) }, s.lost)
+	s.out.clock, s.out.idle = &s.clock, s.idle
+	go s.out.run()
 	s.pulse = newPulse(s.out.sendPing, s.fail)
 	s.reader.Go(s.readLoop)
 	return s
@@ -124,6 +128,8 @@ func (s *Sender) Finish(ctx context.Context, f *Finish) (*Ready, error) {
 			return nil, err
 		}
 	}
+	s.enter(StageSync)
+	defer s.enter(StageNone)
 	timeout := time.NewTimer(AnswerTimeout)
 	defer timeout.Stop()
 	select {
@@ -145,6 +151,8 @@ func (s *Sender) Commit(ctx context.Context) ([]Receipt, error) {
 	if err := s.push(&Commit{}); err != nil {
 		return nil, err
 	}
+	s.enter(StagePublish)
+	defer s.enter(StageNone)
 	timeout := time.NewTimer(AnswerTimeout)
 	defer timeout.Stop()
 	var err error
@@ -248,6 +256,7 @@ func (s *Sender) fail(err error) {
 		s.stall.Stop()
 	}
 	s.mu.Unlock()
+	s.clock.Enter(StageNone)
 	s.pulse.stop()
 	s.out.stop()
 	s.stream.Close()

@@ -30,6 +30,12 @@ type Transfer interface {
 	Abort(cause error)
 }
 
+// Describer is a Transfer that says more of itself in a Status. It may be
+// called by any goroutine, also when the transfer has ended.
+type Describer interface {
+	Describe(st *TransferStatus)
+}
+
 // Upstream is how a Transfer talks back to its sender. Its methods never
 // block and may be called from any goroutine, also before Begin returns.
 type Upstream interface {

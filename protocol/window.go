@@ -23,6 +23,9 @@ type window struct {
 	acked   int64
 	wrote   int64 // end of the last chunk whose write has returned
 	moved   time.Time
+	probe   int64         // end of the chunk whose ack is timed; 0: none is
+	probed  time.Time     // when it was sent
+	fastest time.Duration // from a chunk to its ack; 0: not known
 	err     error
 	changed chan struct{} // capacity 1: credit came, or err
 }
@@ -41,6 +44,9 @@ func (w *window) reserve(ctx context.Context, c *Chunk) error {
 		if err == nil && fits {
 			if len(w.chunks) == 0 {
 				w.moved = time.Now()
+			}
+			if w.probe == 0 {
+				w.probe, w.probed = c.End(), time.Now()
 			}
 			w.chunks = append(w.chunks, c)
 		}
@@ -87,10 +93,39 @@ func (w *window) ack(offset int64) error {
 	}
 	if offset > w.acked {
 		w.acked, w.moved = offset, time.Now()
+		w.timedLocked()
 		w.releaseLocked()
 		w.signal()
 	}
 	return nil
+}
+
+// timedLocked takes the time of the chunk that is timed, when it is acknowledged.
+func (w *window) timedLocked() {
+	if w.probe == 0 || w.acked < w.probe {
+		return
+	}
+	if took := w.moved.Sub(w.probed); w.fastest == 0 || took < w.fastest {
+		w.fastest = took
+	}
+	w.probe = 0
+}
+
+// owed is how much content is not acknowledged.
+func (w *window) owed() int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if n := len(w.chunks); n > 0 {
+		return max(0, w.chunks[n-1].End()-w.acked)
+	}
+	return 0
+}
+
+// round is the shortest time that it took a chunk to be acknowledged, or 0.
+func (w *window) round() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.fastest
 }
 
 // releaseLocked lets go of the chunks that are both acknowledged and out of

@@ -67,6 +67,8 @@ func (l *Leaf) Begin(ctx context.Context, offer *protocol.Offer, up protocol.Ups
 		leaf: l, content: c, resumed: c.offset,
 		wake: make(chan struct{}, 1), idle: make(chan struct{}), toldOffset: c.offset,
 	}
+	t.stored.Store(c.offset)
+	t.slow = newSlow(t.tellSlow)
 	go t.work()
 	state := t.state()
 	state.Serial = l.serial

@@ -111,7 +111,9 @@ func TestLeafAcksOnlyWhatWasWritten(t *testing.T) {
 		assert.Equal(t, 10*(i+1), receive(t, up.acks, "the ack"))
 	}
 	tr.Abort(errors.New("enough"))
-	assert.Equal(t, protocol.Leaf{State: protocol.LeafReceiving, Offset: 10}, up.progress[0], "and then ten times a second")
+	first := up.progress[0]
+	first.Busy = 0 // nobody knows how long the store took
+	assert.Equal(t, protocol.Leaf{State: protocol.LeafReceiving, Offset: 10}, first, "and then ten times a second")
 }
 
 // What was stored before a restart and cannot be read back is checked by

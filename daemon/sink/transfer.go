@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sbcast/sbcast/protocol"
@@ -25,6 +26,8 @@ const tellEvery = 100 * time.Millisecond
 type transfer struct {
 	leaf    *Leaf
 	resumed int64
+	clock   protocol.Clock
+	stored  atomic.Int64  // offset
 	wake    chan struct{} // capacity 1: the queue or ended changed
 	idle    chan struct{} // closed when the goroutine has ended
 
@@ -40,10 +43,12 @@ type transfer struct {
 	mu    sync.Mutex
 	queue []*protocol.Chunk
 	ended bool // nothing more will be queued
+	busy  bool // content is being stored
+	slow  *time.Timer
 }
 
 func (t *transfer) state() protocol.Leaf {
-	l := protocol.Leaf{State: protocol.LeafReceiving, Offset: t.offset, Text: t.have.Note}
+	l := protocol.Leaf{State: protocol.LeafReceiving, Offset: t.offset, Text: t.have.Note, Busy: t.busyFor()}
 	if t.have.Published {
 		l.State = protocol.LeafUnchanged
 	}
@@ -84,6 +89,7 @@ func (t *transfer) work() {
 		t.mu.Lock()
 		batch, t.queue = t.queue, batch[:0]
 		ended := t.ended
+		t.storingLocked(len(batch) > 0)
 		t.mu.Unlock()
 		if len(batch) == 0 {
 			if ended {
@@ -126,6 +132,7 @@ func (t *transfer) storeChunk(c *protocol.Chunk) error {
 		return err
 	}
 	t.offset += int64(len(content))
+	t.stored.Store(t.offset)
 	t.up.Ack(t.offset)
 	if now := time.Now(); now.Sub(t.toldAt) >= tellEvery {
 		t.tell(now)
@@ -136,7 +143,7 @@ func (t *transfer) storeChunk(c *protocol.Chunk) error {
 // tell says how far the transfer is.
 func (t *transfer) tell(now time.Time) {
 	t.toldAt, t.toldOffset = now, t.offset
-	t.up.Progress(protocol.Leaf{State: protocol.LeafReceiving, Offset: t.offset})
+	t.up.Progress(protocol.Leaf{State: protocol.LeafReceiving, Offset: t.offset, Busy: t.busyFor()})
 }
 
 // Finish implements protocol.Transfer.
@@ -150,6 +157,8 @@ func (t *transfer) Finish(ctx context.Context, f *protocol.Finish) ([]protocol.L
 	if t.err != nil {
 		return nil, t.err
 	}
+	t.clock.Enter(protocol.StageSync)
+	defer t.clock.Enter(protocol.StageNone)
 	if t.digest, t.err = t.check(f); t.err != nil {
 		return nil, t.err
 	}
@@ -191,7 +200,9 @@ func (t *transfer) Commit(ctx context.Context) []protocol.Receipt {
 	if t.have.Published {
 		r.ResumedFrom = 0
 	}
+	t.clock.Enter(protocol.StagePublish)
 	p, err := t.file.Publish(ctx)
+	t.clock.Enter(protocol.StageNone)
 	switch {
 	case err != nil:
 		e := protocol.AsError(err)
