@@ -55,6 +55,7 @@ func TestMain(m *testing.M) {
 //	http NAME                  a server of something else; $NAME is its address
 //	get ADDRESS PATH [HOST]    ask an admin listener, HOST:PORT or unix:PATH, and print its answer;
 //	                           the script fails unless that is 200
+//	metrics ADDRESS LINE...    its /metrics has a line that matches each regexp
 //	slowlink NAME ADDRESS RATE a way to ADDRESS of so many bytes a second; $NAME is its address
 //	jsonlines NAME [N]         all that NAME has said on standard error are JSON objects, N of them
 //	s3 start|stop              an S3 server, see cmdS3; [s3] says whether there is one
@@ -117,6 +118,7 @@ func TestScripts(t *testing.T) {
 			"text":       always(cmdText),
 			"http":       always(cmdHTTP),
 			"get":        either(cmdGet),
+			"metrics":    either(cmdMetrics),
 			"slowlink":   always(cmdSlowLink),
 			"jsonlines":  always(cmdJSONLines),
 			"s3":         always(cmdS3),
@@ -143,7 +145,7 @@ type command func(ts *testscript.TestScript, args []string) error
 
 // checks are the commands that eventually knows, besides programs.
 var checks = map[string]command{
-	"same": cmdSame, "sameattr": cmdSameAttr, "nofiles": cmdNoFiles, "parts": cmdParts, "videos": cmdVideos, "asked": cmdAsked, "uploads": cmdUploads,
+	"same": cmdSame, "sameattr": cmdSameAttr, "nofiles": cmdNoFiles, "parts": cmdParts, "videos": cmdVideos, "asked": cmdAsked, "metrics": cmdMetrics, "uploads": cmdUploads,
 }
 
 // always makes a command that must succeed.

@@ -13,6 +13,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,8 +24,34 @@ import (
 )
 
 func cmdGet(ts *testscript.TestScript, args []string) error {
+	body, err := get(ts, args)
+	_, _ = ts.Stdout().Write(body)
+	return err
+}
+
+func cmdMetrics(ts *testscript.TestScript, args []string) error {
+	if len(args) < 2 {
+		return errors.New("usage: metrics ADDRESS LINE...")
+	}
+	body, err := get(ts, []string{args[0], "/metrics"})
+	if err != nil {
+		return err
+	}
+	for _, line := range args[1:] {
+		re, err := regexp.Compile("(?m)^" + line + "$")
+		if err != nil {
+			return err
+		}
+		if !re.Match(body) {
+			return fmt.Errorf("the metrics have no line %q:\n%s", line, body)
+		}
+	}
+	return nil
+}
+
+func get(ts *testscript.TestScript, args []string) ([]byte, error) {
 	if len(args) < 2 || len(args) > 3 {
-		return errors.New("usage: get ADDRESS PATH [HOST]")
+		return nil, errors.New("usage: get ADDRESS PATH [HOST]")
 	}
 	network, addr := "tcp", args[0]
 	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
@@ -39,15 +66,14 @@ func cmdGet(ts *testscript.TestScript, args []string) error {
 	}}
 	resp, err := c.Get("http://" + host + args[1])
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	_, _ = ts.Stdout().Write(body)
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = fmt.Errorf("%s: %s", resp.Status, bytes.TrimSpace(body))
 	}
-	return err
+	return body, err
 }
 
 // cmdSlowLink starts a proxy whose buffers are small: what does not pass is
