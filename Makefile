@@ -2,7 +2,7 @@
 # make demo-targets  one upload to a directory, S3, HTTP, YouTube and a command at once
 # make test    everything CI runs: vet, lint, unit, script and race tests, a bit of fuzzing
 # make test-s3 the S3 sink with a real server, which is built once; part of CI
-# make hostile 10,000 spoilt sessions played to daemons and clients
+# make hostile 10,000 spoilt sessions played to each kind of daemon
 # make bench   sbcast beside a bare TCP loop, mbuffer and piping-server
 # make scale   what a broadcaster with 1 to 1,000 readers, or pushes at once, takes
 # make install binary, systemd units, man page and completions; PREFIX and DESTDIR say where
@@ -87,8 +87,8 @@ microbench: ## benchmarks of the hot functions
 crash: ## kill processes at random, 600 times; SEED=n repeats a run
 	$(GO) test -run '^TestCrash$$' -v -count=1 -timeout 60m . -crash.kills=600 -crash.seed=$(SEED)
 
-hostile: ## 10,000 sessions recorded, spoilt and played again; SEED=n repeats a run
-	$(GO) test -run '^TestHostile' -v -count=1 -timeout 120m ./faults -faults.hostile=10000 -faults.seed=$(SEED)
+hostile: ## sessions recorded, spoilt and played again, 10,000 to each kind of daemon, some 20 minutes; SEED=n repeats a run
+	$(GO) test -run '^TestHostile' -v -count=1 -timeout 120m ./faults -faults.hostile=26700 -faults.seed=$(SEED)
 	$(GO) test -run 'Hostile|Slow|Lying|Bombs|TooMuch|ReadsNothing' -v -count=1 -timeout 30m ./daemon -daemon.slow=9000
 
 memory: build ## the broadcaster's peak memory does not grow with the file, nor under --memory with the pushes
