@@ -52,7 +52,7 @@ func (t *table) render(all []*protocol.Status, now time.Time) string {
 			continue
 		}
 		running := max(st.Running, len(st.Transfers))
-		fmt.Fprintf(w, "%s\t%s\t%s\tup %s\t%d transfers\n", printable(node), printable(st.Sink), printable(st.Agent),
+		fmt.Fprintf(w, "%s\t%s\t%s\tup %s\t%d transfers\n", printable(node), short(printable(st.Sink)), printable(st.Agent),
 			time.Duration(st.Uptime)*time.Second, running)
 		if st.MemoryMax > 0 {
 			fmt.Fprintf(w, "  memory\t%s of %s\t\t\t\n", bytesText(st.Memory), bytesText(st.MemoryMax))
@@ -136,4 +136,15 @@ func (v *tableView) show(all []*protocol.Status, err error) error {
 		return fmt.Errorf("%w: %w", errOutput, err)
 	}
 	return nil
+}
+
+// sinkWidth is how much of a sink a table shows: a command can be long.
+const sinkWidth = 48
+
+// short is s, or the beginning and end of it.
+func short(s string) string {
+	if r := []rune(s); len(r) > sinkWidth {
+		return string(r[:sinkWidth/2]) + "…" + string(r[len(r)-sinkWidth/2+1:])
+	}
+	return s
 }
