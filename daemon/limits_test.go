@@ -3,10 +3,13 @@
 package daemon_test
 
 import (
+	"bytes"
 	"crypto/tls"
 	"flag"
 	"net"
 	"os"
+	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,6 +18,7 @@ import (
 
 	"github.com/sbcast/sbcast/daemon"
 	"github.com/sbcast/sbcast/protocol"
+	"github.com/sbcast/sbcast/protocol/ca"
 )
 
 func TestMoreConnectionsThanThereMayBe(t *testing.T) {
@@ -151,4 +155,46 @@ func TestSlowHandshakesEnd(t *testing.T) {
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(patience))
 	assert.Error(t, tls.Client(conn, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13}).Handshake())
+}
+
+// A daemon with TLS has no more patience: neither for a handshake that does
+// not get on, nor for a Hello behind one.
+func TestSlowHandshakesOverTLSEnd(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, ca.Init(dir))
+	require.NoError(t, ca.Issue(dir, "reader", ca.RoleReader, []string{"127.0.0.1"}, time.Hour))
+	require.NoError(t, ca.Issue(dir, "client", ca.RoleClient, nil, time.Hour))
+	id, err := protocol.LoadIdentity(protocol.IdentityFiles{
+		Cert: filepath.Join(dir, "reader.pem"), Key: filepath.Join(dir, "reader-key.pem"), CA: filepath.Join(dir, "ca.pem"),
+	}, nil)
+	require.NoError(t, err)
+	n := serve(t, leafOver(t, newStore(t)), daemon.Options{Identity: id})
+	cert, err := tls.LoadX509KeyPair(filepath.Join(dir, "client.pem"), filepath.Join(dir, "client-key.pem"))
+	require.NoError(t, err)
+	known := &tls.Config{Certificates: []tls.Certificate{cert}, InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, NextProtos: []string{protocol.ALPN}}
+
+	var clients sync.WaitGroup
+	for name, dial := range map[string]func(net.Conn) net.Conn{
+		"handshake": func(c net.Conn) net.Conn { return c },
+		"hello":     func(c net.Conn) net.Conn { return tls.Client(c, known) },
+	} {
+		clients.Go(func() {
+			conn, err := net.Dial("tcp", n.addr)
+			if !assert.NoError(t, err) {
+				return
+			}
+			// A record of 512 bytes, or a Hello of as many: a byte a second is too slow for both.
+			first := []byte{0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3}
+			if name == "hello" {
+				first = []byte{0, 0, 2, 0, byte(protocol.KindHello), 0, 0, 0, '{'}
+			}
+			begun := time.Now()
+			trickle(dial(conn), append(first, bytes.Repeat([]byte{' '}, 500)...), 100*time.Millisecond)
+			took := time.Since(begun)
+			assert.Less(t, took, protocol.HelloTimeout+patience, name)
+			assert.Greater(t, took, protocol.HelloTimeout/2, "%s: it was refused for something else", name)
+		})
+	}
+	clients.Wait()
+	eventually(t, "all to be gone", func() bool { return n.Status().Sessions == 0 })
 }
