@@ -14,8 +14,8 @@ import (
 )
 
 // scriptsWait bounds all scripts together: a command that hangs is then killed
-// and shows where. They need a tenth of it, on a machine with nothing else to do.
-const scriptsWait = 3 * time.Minute
+// and shows where. They need a quarter of it, on a machine with nothing else to do.
+const scriptsWait = 8 * time.Minute
 
 // TestMain makes the test binary be sbcast itself when a script runs sbcast.
 func TestMain(m *testing.M) {

@@ -28,7 +28,7 @@ import (
 
 // scriptWait bounds every wait of a script. It is generous: only a script that
 // fails waits for so long.
-const scriptWait = 20 * time.Second
+const scriptWait = time.Minute
 
 // pollEvery is the pause between two tries of eventually.
 const pollEvery = 20 * time.Millisecond

@@ -29,7 +29,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds every wait. It is generous: only a test that fails waits for so long.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 func receive[T any](t *testing.T, ch <-chan T, what string) T {
 	t.Helper()

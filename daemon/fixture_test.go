@@ -25,7 +25,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds every wait. It is generous: only a test that fails waits for so long.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // never is a stall timeout that no test waits for.
 const never = time.Hour

@@ -29,7 +29,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds every wait. It is generous: only a test that fails waits for so long.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // pushed is a file that was read to its end.
 type pushed struct {

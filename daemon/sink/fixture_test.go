@@ -24,7 +24,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds every wait. It is generous: only a test that fails waits for so long.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // within runs f, which must return.
 func within(t *testing.T, what string, f func()) {
