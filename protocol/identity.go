@@ -73,32 +73,35 @@ func (f IdentityFiles) load() (c credentials, err error) {
 	return c, nil
 }
 
-// Server is the configuration of a listener that speaks alpn. With asks a
-// client may come without a certificate, to show a token; one that it
-// shows is checked all the same.
+// Server is the configuration of a listener that speaks alpn, for each
+// connection as the files are then. With asks a client may come without a
+// certificate, to show a token; one that it shows is checked all the same.
 func (id *Identity) Server(asks bool, alpn ...string) *tls.Config {
 	return &tls.Config{
-		MinVersion: tls.VersionTLS13,
-		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
-			now := id.get()
-			c := &tls.Config{
-				MinVersion: tls.VersionTLS13, NextProtos: alpn, ClientCAs: now.pool,
-				Certificates: []tls.Certificate{*now.cert},
-				// A resumed session would not notice that its certificate is
-				// not trusted any more.
-				SessionTicketsDisabled: true,
-			}
-			switch {
-			case now.pool == nil:
-				c.ClientAuth = tls.NoClientCert
-			case asks:
-				c.ClientAuth = tls.VerifyClientCertIfGiven
-			default:
-				c.ClientAuth = tls.RequireAndVerifyClientCert
-			}
-			return c, nil
-		},
+		MinVersion:         tls.VersionTLS13,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return id.server(asks, alpn...), nil },
 	}
+}
+
+// server is the configuration for one connection.
+func (id *Identity) server(asks bool, alpn ...string) *tls.Config {
+	now := id.get()
+	c := &tls.Config{
+		MinVersion: tls.VersionTLS13, NextProtos: alpn, ClientCAs: now.pool,
+		Certificates: []tls.Certificate{*now.cert},
+		// A resumed session would not notice that its certificate is not
+		// trusted any more.
+		SessionTicketsDisabled: true,
+	}
+	switch {
+	case now.pool == nil:
+		c.ClientAuth = tls.NoClientCert
+	case asks:
+		c.ClientAuth = tls.VerifyClientCertIfGiven
+	default:
+		c.ClientAuth = tls.RequireAndVerifyClientCert
+	}
+	return c
 }
 
 // Takes reports whether clients can show a certificate.
@@ -124,7 +127,7 @@ func (c SessionConfig) secure(ctx context.Context, conn net.Conn, client bool) (
 	if client {
 		tc = tls.Client(conn, c.Identity.client(c.Host))
 	} else {
-		tc = tls.Server(conn, c.Identity.Server(c.Tokens != nil, ALPN))
+		tc = tls.Server(conn, c.Identity.server(c.Tokens != nil, ALPN))
 	}
 	err := greet(ctx, conn, conn.SetDeadline, func() error {
 		err := tc.HandshakeContext(ctx)
