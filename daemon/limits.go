@@ -36,9 +36,9 @@ const (
 // limits are those of one Server.
 type limits struct {
 	handshakes handshakes
-	sessions   quota
-	streams    quota
-	transfers  quota
+	sessions   places
+	streams    places
+	transfers  places
 }
 
 func newLimits(connections, transfers int) *limits {
@@ -50,14 +50,14 @@ func newLimits(connections, transfers int) *limits {
 	}
 	return &limits{
 		handshakes: handshakes{most: mostHandshakes, from: map[string]int{}},
-		sessions:   newQuota("connections", connections, mostPerPeer),
-		streams:    newQuota("streams", transfers+streamsBeside, mostPerPeer+streamsBeside),
-		transfers:  newQuota("transfers", transfers, mostPerPeer),
+		sessions:   newPlaces("connections", connections, mostPerPeer),
+		streams:    newPlaces("streams", transfers+streamsBeside, mostPerPeer+streamsBeside),
+		transfers:  newPlaces("transfers", transfers, mostPerPeer),
 	}
 }
 
-// quota is how many of something peers have, in total and each.
-type quota struct {
+// places are how many of something peers have, in total and each.
+type places struct {
 	what  string
 	total int
 	each  int
@@ -67,32 +67,32 @@ type quota struct {
 	by   map[string]int // peer
 }
 
-func newQuota(what string, total, each int) quota {
-	return quota{what: what, total: total, each: min(each, total), by: map[string]int{}}
+func newPlaces(what string, total, each int) places {
+	return places{what: what, total: total, each: min(each, total), by: map[string]int{}}
 }
 
 // take counts one more of peer's, or says which limit is reached.
-func (q *quota) take(peer string) error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
+func (p *places) take(peer string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	switch {
-	case q.used >= q.total:
-		return protocol.Errorf(protocol.CodeBusy, "the daemon has %d %s, which is its limit", q.used, q.what)
-	case q.by[peer] >= q.each:
-		return protocol.Errorf(protocol.CodeBusy, "%s has %d %s here, which is the limit for one peer", peer, q.each, q.what)
+	case p.used >= p.total:
+		return protocol.Errorf(protocol.CodeBusy, "the daemon has %d %s, which is its limit", p.used, p.what)
+	case p.by[peer] >= p.each:
+		return protocol.Errorf(protocol.CodeBusy, "%s has %d %s here, which is the limit for one peer", peer, p.each, p.what)
 	}
-	q.used++
-	q.by[peer]++
+	p.used++
+	p.by[peer]++
 	return nil
 }
 
 // give counts one of peer's less.
-func (q *quota) give(peer string) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.used--
-	if q.by[peer]--; q.by[peer] == 0 {
-		delete(q.by, peer)
+func (p *places) give(peer string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.used--
+	if p.by[peer]--; p.by[peer] == 0 {
+		delete(p.by, peer)
 	}
 }
 

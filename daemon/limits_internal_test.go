@@ -40,25 +40,25 @@ func TestHandshakesMakeWay(t *testing.T) {
 }
 
 func TestQuota(t *testing.T) {
-	q := newQuota("things", 5, 3)
+	p := newPlaces("things", 5, 3)
 	for range 3 {
-		require.NoError(t, q.take("a"))
+		require.NoError(t, p.take("a"))
 	}
-	err := q.take("a")
+	err := p.take("a")
 	assert.True(t, protocol.HasCode(err, protocol.CodeBusy))
 	assert.EqualError(t, err, "a has 3 things here, which is the limit for one peer")
-	require.NoError(t, q.take("b"))
-	require.NoError(t, q.take("b"))
-	assert.EqualError(t, q.take("b"), "the daemon has 5 things, which is its limit")
-	q.give("a")
-	require.NoError(t, q.take("b"))
+	require.NoError(t, p.take("b"))
+	require.NoError(t, p.take("b"))
+	assert.EqualError(t, p.take("b"), "the daemon has 5 things, which is its limit")
+	p.give("a")
+	require.NoError(t, p.take("b"))
 	for range 3 {
-		q.give("b")
+		p.give("b")
 	}
-	q.give("a")
-	q.give("a")
-	assert.Zero(t, q.used)
-	assert.Empty(t, q.by)
+	p.give("a")
+	p.give("a")
+	assert.Zero(t, p.used)
+	assert.Empty(t, p.by)
 }
 
 func TestAddressOf(t *testing.T) {

@@ -158,22 +158,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 
-	drained := make(chan struct{})
-	go func() { s.transfers.Wait(); close(drained) }()
-	var err error
-	select {
-	case <-drained:
-	case <-ctx.Done():
-		err = ctx.Err()
-		cause := error(errShutdown)
-		var e *protocol.Error
-		if errors.As(context.Cause(ctx), &e) {
-			cause = e
-		}
-		s.cancel(cause)
-		<-drained
-	}
-	s.cancel(errShutdown)
+	err := Drain(ctx, &s.transfers, s.cancel, errShutdown)
 	s.mu.Lock()
 	for sess := range s.sessions {
 		go sess.Close() // serveConn waits for it
@@ -183,6 +168,25 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 	s.work.Wait()
+	return err
+}
+
+// Drain waits for work until ctx ends, then cancels it and waits on: with ctx's
+// cause where that is a *protocol.Error, else with otherwise. It cancels what is
+// left in any case, and returns ctx's error when work had to be ended.
+func Drain(ctx context.Context, work *sync.WaitGroup, cancel context.CancelCauseFunc, otherwise *protocol.Error) (err error) {
+	defer cancel(otherwise)
+	drained := make(chan struct{})
+	go func() { work.Wait(); close(drained) }()
+	select {
+	case <-drained:
+	case <-ctx.Done():
+		err = ctx.Err()
+		cause := otherwise
+		_ = errors.As(context.Cause(ctx), &cause)
+		cancel(cause)
+		<-drained
+	}
 	return err
 }
 

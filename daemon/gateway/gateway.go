@@ -27,6 +27,7 @@ import (
 
 	"golang.org/x/net/netutil"
 
+	"github.com/sbcast/sbcast/daemon"
 	"github.com/sbcast/sbcast/protocol"
 )
 
@@ -160,22 +161,7 @@ func (g *Gateway) Shutdown(ctx context.Context) error {
 	var server sync.WaitGroup
 	server.Go(func() { _ = g.server.Shutdown(closing) }) // closes the listener at once
 
-	drained := make(chan struct{})
-	go func() { g.uploads.Wait(); close(drained) }()
-	var err error
-	select {
-	case <-drained:
-	case <-ctx.Done():
-		err = ctx.Err()
-		cause := error(errShutdown)
-		var e *protocol.Error
-		if errors.As(context.Cause(ctx), &e) {
-			cause = e
-		}
-		g.cancel(cause)
-		<-drained
-	}
-	g.cancel(errShutdown)
+	err := daemon.Drain(ctx, &g.uploads, g.cancel, errShutdown)
 	last := time.AfterFunc(closingTimeout, stop)
 	defer last.Stop()
 	server.Wait()
