@@ -96,7 +96,7 @@ func listenAdmin(addr string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("not HOST:PORT or unix:PATH: %w", err)
 	}
-	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+	if !isLocal(host) {
 		return nil, errNotLocal
 	}
 	ln, err := net.Listen("tcp", addr)
@@ -173,8 +173,7 @@ func asksLocally(r *http.Request) bool {
 	if err != nil {
 		host = strings.Trim(r.Host, "[]")
 	}
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
+	return isLocal(host)
 }
 
 // Serve implements service.

@@ -303,15 +303,20 @@ func cmdLogged(ts *testscript.TestScript, args []string) error {
 	if len(args) != 2 {
 		return errors.New("usage: logged NAME REGEXP")
 	}
-	p, err := find(ts, args[0])
+	return says(ts, args[0], "(?m)"+args[1], func(p *process) *output { return &p.stderr })
+}
+
+// says waits until what process name says somewhere matches pattern.
+func says(ts *testscript.TestScript, name, pattern string, where func(*process) *output) error {
+	p, err := find(ts, name)
 	if err != nil {
 		return err
 	}
-	re, err := regexp.Compile("(?m)" + args[1])
+	re, err := regexp.Compile(pattern)
 	if err != nil {
 		return err
 	}
-	_, err = p.await(&p.stderr, re)
+	_, err = p.await(where(p), re)
 	return err
 }
 

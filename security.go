@@ -168,10 +168,16 @@ func (g guard) address(addr string) (string, error) {
 	if host == "" {
 		return net.JoinHostPort("127.0.0.1", port), nil
 	}
-	if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
+	if isLocal(host) {
 		return addr, nil
 	}
 	return "", configError(fmt.Errorf("on %s anybody could push: --tls-cert, --tls-key and --tls-ca say who may (sbcast ca makes them), --insecure that all may", addr))
+}
+
+// isLocal reports whether host, a name or an address, is this machine.
+func isLocal(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // options completes those of a daemon.
@@ -220,11 +226,7 @@ func (g guard) open(flag, role, addr string) (ln net.Listener, narrowed bool, er
 		return nil, false, err
 	}
 	if ln, err = net.Listen("tcp", at); err != nil {
-		var opErr *net.OpError
-		if errors.As(err, &opErr) {
-			err = opErr.Err
-		}
-		return nil, false, configError(fmt.Errorf("%s: cannot listen on %s: %w; --%s takes another address", role, at, err, flag))
+		return nil, false, configError(fmt.Errorf("%s: cannot listen on %s: %w; --%s takes another address", role, at, withoutOp(err), flag))
 	}
 	return ln, at != addr, nil
 }

@@ -242,16 +242,7 @@ func cmdTold(ts *testscript.TestScript, args []string) error {
 	if len(args) != 2 {
 		return errors.New("usage: told NAME REGEXP")
 	}
-	p, err := find(ts, args[0])
-	if err != nil {
-		return err
-	}
-	re, err := regexp.Compile("(?ms)" + args[1])
-	if err != nil {
-		return err
-	}
-	_, err = p.await(&p.notes, re)
-	return err
+	return says(ts, args[0], "(?ms)"+args[1], func(p *process) *output { return &p.notes })
 }
 
 func cmdReload(ts *testscript.TestScript, args []string) error {
