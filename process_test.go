@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -37,6 +38,7 @@ const pollEvery = 20 * time.Millisecond
 type processes struct {
 	tb      testing.TB
 	running map[string]*process
+	started int
 }
 
 type processesKey struct{}
@@ -51,6 +53,7 @@ func newProcesses(env *testscript.Env) *processes {
 // process is a command in the background.
 type process struct {
 	name   string
+	turn   int // how many the script had started, with this one
 	cmd    *exec.Cmd
 	stdout output
 	stderr output
@@ -109,7 +112,8 @@ func inBackground(ts *testscript.TestScript, name string, argv []string, prepare
 	}
 	p, err := launch(ts, name, argv, prepare...)
 	if err == nil {
-		ps.running[name] = p
+		ps.started++
+		p.turn, ps.running[name] = ps.started, p
 	}
 	return p, err
 }
@@ -152,17 +156,17 @@ func (p *process) sound() error {
 	return nil
 }
 
-// endAll ends what the script left running, and fails the test when that does
-// not go well. After a failure it shows what the processes had to say.
+// endAll ends what the script left running, one after the other, the last one
+// first: a client that loses its daemon says so instead of being interrupted.
+// It fails the test when that does not go well. After a failure it shows what
+// the processes had to say.
 func (ps *processes) endAll() {
-	for _, p := range ps.running {
+	for _, p := range slices.SortedFunc(maps.Values(ps.running), func(a, b *process) int { return b.turn - a.turn }) {
 		if ps.tb.Failed() {
 			_ = p.cmd.Process.Kill()
 		} else {
 			_ = p.cmd.Process.Signal(os.Interrupt)
 		}
-	}
-	for _, p := range ps.running {
 		code, err := p.code()
 		if err == nil && code != 130 && !ps.tb.Failed() {
 			err = fmt.Errorf("%s exited with %d after an interrupt at the end of the script, want 130", p.name, code)
