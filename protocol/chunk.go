@@ -42,7 +42,7 @@ type Chunk struct {
 	RawLen int   // content bytes, decoded
 	Codec  Codec // how Data is encoded
 
-	buf   []byte // the pooled buffer, of its class, with room behind it to read ahead into
+	buf   []byte // the pooled buffer, of its class
 	frame []byte // the part of buf that goes on the wire
 	refs  atomic.Int32
 }
@@ -69,8 +69,7 @@ func newChunk(n int) *Chunk {
 	class := chunkClass(n)
 	c, _ := chunkPools[class].Get().(*Chunk)
 	if c == nil {
-		size := chunkPad + minChunkClass<<class + chunkOverhead
-		c = &Chunk{buf: make([]byte, size, size+linkAhead)}
+		c = &Chunk{buf: make([]byte, chunkPad+minChunkClass<<class+chunkOverhead)}
 	}
 	c.frame = nil
 	c.refs.Store(1)

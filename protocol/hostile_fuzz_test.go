@@ -48,6 +48,9 @@ func FuzzInbound(f *testing.F) {
 		}
 		raw = muxFrame(raw, cmdFIN, 1, nil)
 		l := playedLink(raw, int(step))
+		if step%2 == 1 { // in larger parts
+			l = vectorLink(raw, int(step)*997)
+		}
 		_, err := l.Read(make([]byte, linkHeaderSize))
 		require.NoError(t, err)
 		in := l.stream(1)

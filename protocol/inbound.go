@@ -45,9 +45,9 @@ func newInbound() *inbound {
 // receive takes the next n bytes from l. An error is the connection's.
 func (in *inbound) receive(l *link, n int) error {
 	if in.ready() {
-		return in.pass(l, l, n)
+		return in.pass(l, &l.intake, n)
 	}
-	b, err := l.drain(n)
+	b, err := l.intake.drain(n)
 	if err != nil {
 		return err
 	}
@@ -96,8 +96,8 @@ func (in *inbound) pass(l *link, src source, n int) error {
 
 // skip drops n bytes of src.
 func skip(l *link, src source, n int) error {
-	if src == source(l) {
-		_, err := l.drain(n)
+	if src == source(&l.intake) {
+		_, err := l.intake.drain(n)
 		return err
 	}
 	return nil

@@ -39,10 +39,6 @@ const (
 	// flatPiece is what is written with one deadline where there is no writev: a
 	// tls.Conn whose write was cut off by its deadline cannot go on.
 	flatPiece = 64 << 10
-
-	// linkAhead is how far beyond a payload is read in the same system call:
-	// the next header, and all of a short frame behind it.
-	linkAhead = 256
 )
 
 // smux's commands.
@@ -63,11 +59,9 @@ type link struct {
 	vector bool   // writev is worth it; a tls.Conn would make a record of each part
 
 	// Owned by the goroutine that reads.
-	greet   func() error // before anything else is read; nil: nothing to do
-	ahead   []byte       // read and not consumed, a part of store
-	store   [linkAhead]byte
-	scratch []byte    // for what is dropped
-	shown   time.Time // when smux was last told that there is content
+	intake intake
+	greet  func() error // before anything else is read; nil: nothing to do
+	shown  time.Time    // when smux was last told that there is content
 
 	wmu     sync.Mutex // held while writing
 	until   time.Time  // write deadline
@@ -83,7 +77,7 @@ type link struct {
 }
 
 func newLink(conn net.Conn, client bool, maxStreams int) *link {
-	l := &link{conn: conn, most: 2*maxStreams + 16, streams: map[uint32]*inbound{}}
+	l := &link{conn: conn, intake: newIntake(conn), most: 2*maxStreams + 16, streams: map[uint32]*inbound{}}
 	if !client { // smux's clients open odd streams
 		l.opens = 1
 	}
@@ -112,7 +106,7 @@ func (l *link) Read(p []byte) (int, error) {
 		}
 	}
 	for {
-		if err := l.fill(h[:], len(h)); err != nil {
+		if err := l.intake.header(&h); err != nil {
 			return 0, l.fail(err)
 		}
 		length, id := int(binary.LittleEndian.Uint16(h[2:])), binary.LittleEndian.Uint32(h[4:])
@@ -144,7 +138,7 @@ func (l *link) take(version, cmd byte, length int, id uint32) (forward bool, err
 	case cmd == cmdPSH:
 		return false, l.content(id, length)
 	case cmd == cmdUPD && length == 8:
-		_, err := l.drain(length)
+		_, err := l.intake.drain(length)
 		return false, err
 	case length != 0:
 		return damaged("smux command %d with %d bytes", cmd, length)
@@ -179,7 +173,7 @@ func (l *link) take(version, cmd byte, length int, id uint32) (forward bool, err
 func (l *link) content(id uint32, n int) error {
 	in := l.stream(id)
 	if in == nil {
-		_, err := l.drain(n)
+		_, err := l.intake.drain(n)
 		return err
 	}
 	return in.receive(l, n)
@@ -189,46 +183,6 @@ func (l *link) stream(id uint32) *inbound {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.streams[id]
-}
-
-// fill reads n bytes to the beginning of b, whose room beyond that it may use.
-func (l *link) fill(b []byte, n int) error {
-	got := copy(b[:n], l.ahead)
-	l.ahead = l.ahead[got:]
-	for got < n {
-		room := b[got:min(cap(b), n+linkAhead)]
-		if len(room) < n-got+linkHeaderSize { // too little beyond: read what is wanted into the store
-			if n-got <= len(l.store)/2 {
-				k, err := l.conn.Read(l.store[:])
-				used := copy(b[got:n], l.store[:k])
-				got += used
-				l.ahead = l.store[used:k]
-				if err != nil && got < n {
-					return err
-				}
-				continue
-			}
-			room = b[got:n]
-		}
-		k, err := l.conn.Read(room)
-		if got += k; got > n {
-			l.ahead = l.store[:copy(l.store[:], b[n:got])]
-			return nil
-		}
-		if err != nil && got < n {
-			return err
-		}
-	}
-	return nil
-}
-
-// drain reads n bytes, at most what one of smux's frames has, which are valid
-// until the next call.
-func (l *link) drain(n int) ([]byte, error) {
-	if len(l.scratch) < n+linkAhead { // most sessions never need more than an Offer takes
-		l.scratch = make([]byte, n+linkAhead)
-	}
-	return l.scratch[:n], l.fill(l.scratch, n)
 }
 
 // fail ends all streams with the first error.

@@ -40,12 +40,38 @@ func (p *played) Read(b []byte) (int, error) {
 	return p.r.Read(b)
 }
 
+// readv reads as readv(2) does, step bytes at most.
+func (p *played) readv(parts [][]byte) (n int, err error) {
+	left := p.step
+	for _, part := range parts {
+		if p.step > 0 {
+			part = part[:min(left, len(part))]
+		}
+		k, _ := p.r.Read(part)
+		n, left = n+k, left-k
+		if k < len(part) {
+			break
+		}
+	}
+	if n == 0 {
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
 func (p *played) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 7} }
 func (p *played) Close() error         { return nil }
 
 // playedLink is a server's link, whose peer has sent raw.
 func playedLink(raw []byte, step int) *link {
 	return newLink(&played{r: bytes.NewReader(raw), step: step}, false, 8)
+}
+
+// vectorLink is a playedLink that reads to several places at once.
+func vectorLink(raw []byte, step int) *link {
+	l := playedLink(raw, step)
+	l.intake.readv = l.conn.(*played).readv
+	return l
 }
 
 // muxFrame appends a frame of smux's.
@@ -101,10 +127,10 @@ func TestLinkPutsFramesTogether(t *testing.T) {
 		want = append(want, tell(f))
 	}
 	rng := rand.New(rand.NewPCG(1, 2))
-	for try := range 60 {
+	for try := range 120 {
 		raw := muxFrame(nil, cmdSYN, 3, nil)
 		for at := 0; at < len(content); {
-			n := min(1+rng.IntN(1+[]int{3, 40, 700, linkPayload}[try%4]), len(content)-at)
+			n := min(1+rng.IntN(1+[]int{3, 40, 700, linkPayload}[try/2%4]), len(content)-at)
 			raw = muxFrame(raw, cmdPSH, 3, content[at:at+n])
 			if rng.IntN(4) == 0 {
 				raw = muxFrame(raw, cmdNOP, 0, nil)
@@ -114,7 +140,8 @@ func TestLinkPutsFramesTogether(t *testing.T) {
 			at += n
 		}
 		raw = muxFrame(raw, cmdFIN, 3, nil)
-		l := playedLink(raw, []int{0, 1, 7, 300, 5000}[try%5])
+		begin := []func([]byte, int) *link{playedLink, vectorLink}[try%2]
+		l := begin(raw, []int{0, 1, 7, 300, 5000, 150_000}[try%6])
 		ended := make(chan error, 1)
 		var got []told
 		_, err := l.Read(make([]byte, linkHeaderSize)) // the SYN
@@ -319,6 +346,9 @@ func FuzzLink(f *testing.F) {
 	f.Add(muxFrame(muxFrame(nil, cmdSYN, 1, nil), cmdPSH, 1, AppendAck(nil, 1)[:9]), uint16(3))
 	f.Fuzz(func(t *testing.T, raw []byte, step uint16) {
 		l := playedLink(raw, int(step))
+		if step%2 == 1 {
+			l = vectorLink(raw, int(step))
+		}
 		streams := 0
 		for {
 			var h [linkHeaderSize]byte
@@ -348,7 +378,7 @@ func TestLinkShowsSmuxThatContentComes(t *testing.T) {
 		one := muxFrame(nil, cmdPSH, 9, []byte("of a stream that is gone"))
 		l := playedLink(bytes.Repeat(one, 3), 0)
 		nops := func() int {
-			l.conn = &played{r: bytes.NewReader(bytes.Repeat(one, 3))}
+			l.intake.conn = &played{r: bytes.NewReader(bytes.Repeat(one, 3))}
 			forwarded, err := drive(l)
 			assert.Equal(t, io.EOF, err)
 			return len(forwarded) / linkHeaderSize

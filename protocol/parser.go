@@ -10,16 +10,16 @@ import (
 
 // source is where a parser takes its bytes from.
 type source interface {
-	// fill reads n bytes to the beginning of b, whose room beyond that, up to
-	// its capacity, it may use.
-	fill(b []byte, n int) error
+	// fill reads n bytes to the beginning of room. What it has in the rest of
+	// room is its own to use until the next calls have asked for it there.
+	fill(room []byte, n int) error
 }
 
 // memory is a source of bytes that have come.
 type memory []byte
 
-func (m *memory) fill(b []byte, n int) error {
-	copy(b[:n], *m)
+func (m *memory) fill(room []byte, n int) error {
+	copy(room[:n], *m)
 	*m = (*m)[n:]
 	return nil
 }
@@ -48,7 +48,7 @@ func (p *parser) inside() bool { return p.have > 0 }
 func (p *parser) next(src source, n int) (used int, f Frame, err error) {
 	if p.have < headerSize {
 		k := min(n, headerSize-p.have)
-		if err := src.fill(p.hdr[p.have:p.have+k:p.have+k], k); err != nil {
+		if err := src.fill(p.hdr[p.have:p.have+k], k); err != nil {
 			p.torn = true
 			return 0, Frame{}, err
 		}
@@ -61,7 +61,7 @@ func (p *parser) next(src source, n int) (used int, f Frame, err error) {
 		}
 	}
 	k := min(n, p.want-p.have)
-	if err := src.fill(p.frame[p.have:p.have+k], k); err != nil {
+	if err := src.fill(p.frame[p.have:p.want], k); err != nil {
 		p.torn = true
 		return used, Frame{}, err
 	}
@@ -93,8 +93,8 @@ func (p *parser) begin() error {
 		p.chunk = newChunk(length - chunkHeaderSize)
 		p.frame = p.chunk.buf[chunkPad : chunkPad+p.want]
 	} else {
-		if cap(p.ctl) < p.want+linkAhead {
-			p.ctl = make([]byte, p.want+linkAhead)
+		if cap(p.ctl) < p.want {
+			p.ctl = make([]byte, p.want)
 		}
 		p.frame = p.ctl[:p.want]
 	}
