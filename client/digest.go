@@ -13,7 +13,8 @@ import (
 // costs in memory and how long an end can take: 4 MiB of SHA-256, 10 ms.
 const digestQueue = 4
 
-// digester hashes chunks in order. A slow hash gets a goroutine of its own.
+// digester hashes chunks in order, where there are cores for it in a goroutine
+// of its own.
 type digester struct {
 	hasher *protocol.Hasher
 	queue  chan hashJob // nil: hash in write
@@ -25,16 +26,21 @@ type hashJob struct {
 	b     []byte
 }
 
-// aside reports whether a digest is better computed in a goroutine of its own.
-// XXH128 is not: it takes 11 us for 256 KiB that were just read, less than it
-// takes to fetch them into the cache of another core (30 us a chunk, read and
-// sealed and all, against 44). BLAKE3 and SHA-256 take 80 and 170 us. Raw pushes
-// over loopback on two cores, where the reader hashes too and a core is short,
-// gained little: medians 0.71 and 0.72 s became 0.63 and 0.70 with BLAKE3 aside,
-// 0.96 became 0.91 with SHA-256, and in a noisier run 1.46 became 1.53.
+// aside reports whether a digest is computed in a goroutine of its own, where
+// it costs no time as long as there is a core for it. With chunks of 1 MiB that
+// makes 222 us for each 182 with XXH128, 777 into 690 with SHA-256; with chunks
+// of 256 KiB it makes 29 us 32, and 190 180 (BenchmarkDigester). On two cores,
+// where the broadcaster and the readers need both, pushes with XXH128 aside took
+// a few percent longer: that is left to machines with more.
 func aside(alg protocol.DigestAlg) bool {
-	slow := alg == protocol.DigestSHA256 || alg == protocol.DigestBLAKE3
-	return slow && runtime.GOMAXPROCS(0) > 1
+	switch alg {
+	case protocol.DigestSHA256, protocol.DigestBLAKE3:
+		return runtime.GOMAXPROCS(0) > 1
+	case protocol.DigestXXH128:
+		return runtime.GOMAXPROCS(0) > 2
+	case protocol.DigestNone:
+	}
+	return false
 }
 
 func newDigester(h *protocol.Hasher, aside bool) *digester {

@@ -78,22 +78,23 @@ func BenchmarkFeedDigest(b *testing.B) {
 // the rest of the work for a chunk, here its checksum, and of the hash.
 func BenchmarkDigester(b *testing.B) {
 	for _, alg := range []protocol.DigestAlg{protocol.DigestXXH128, protocol.DigestBLAKE3, protocol.DigestSHA256} {
-		for _, own := range []bool{false, true} {
-			b.Run(fmt.Sprintf("%s/own goroutine %v", alg, own), func(b *testing.B) {
-				content := noise(4 << 20)
-				r := &repeat{b: content}
-				d := newDigester(protocol.NewHasher(alg), own)
-				b.SetBytes(DefaultChunkSize)
-				b.ReportAllocs()
-				for b.Loop() {
-					c := protocol.NewChunk(DefaultChunkSize)
-					_, _ = io.ReadFull(r, c.Buffer())
-					d.write(c, DefaultChunkSize)
-					c.Seal(0, DefaultChunkSize, protocol.CodecRaw, DefaultChunkSize)
-					c.Release()
-				}
-				d.close()
-			})
+		for _, size := range []int{DefaultChunkSize, LargeChunkSize} {
+			for _, own := range []bool{false, true} {
+				b.Run(fmt.Sprintf("%s/%dK/own goroutine %v", alg, size>>10, own), func(b *testing.B) {
+					r := &repeat{b: noise(4 << 20)}
+					d := newDigester(protocol.NewHasher(alg), own)
+					b.SetBytes(int64(size))
+					b.ReportAllocs()
+					for b.Loop() {
+						c := protocol.NewChunk(size)
+						_, _ = io.ReadFull(r, c.Buffer()[:size])
+						d.write(c, size)
+						c.Seal(0, size, protocol.CodecRaw, size)
+						c.Release()
+					}
+					d.close()
+				})
+			}
 		}
 	}
 }
