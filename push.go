@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -37,6 +38,7 @@ func pushCommand() *cli.Command {
 			&cli.StringFlag{Name: "digest", Value: string(protocol.DigestXXH128), Usage: "xxh128, sha256, blake3 or none"},
 			&cli.GenericFlag{Name: "bwlimit", Value: &sizeValue{}, Usage: "at most `RATE` bytes a second: 10M, ..."},
 			&cli.StringFlag{Name: "files-from", Usage: "push the files that `LIST` names too, a path a line; - is standard input"},
+			&cli.BoolFlag{Name: "relative", Aliases: []string{"R"}, Usage: "files keep their directories: a/b/f is a/b/f at the readers, not f"},
 			&cli.IntFlag{Name: "parallel", Value: client.DefaultParallel, Usage: "small files at once at most; large ones go two at once, or one with 1"},
 			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "ask the readers whether they would take it, send nothing"},
 			&cli.BoolFlag{Name: "json", Usage: "events and result on standard output, a JSON object a line"},
@@ -57,7 +59,7 @@ func push(c *cli.Context) error {
 		return usagef("push needs a FILE and a HOST: sbcast push FILE... HOST[:PORT]")
 	}
 	host := args[len(args)-1]
-	sources, err := sources(args[:len(args)-1], c.String("files-from"), string(opts.Name))
+	sources, err := sources(args[:len(args)-1], c.String("files-from"), naming{string(opts.Name), c.Bool("relative")})
 	if err != nil {
 		newReporter(c, nil, host).result(&summary{err: err}, 0)
 		return err
@@ -107,19 +109,22 @@ func (p *pushes) End(i int, receipts []client.Receipt, err error) {
 
 // sources are the files to push: those on the command line, then those that
 // the file list names. They have different names at the readers.
-func sources(paths []string, list, name string) ([]client.Source, error) {
+func sources(paths []string, list string, names naming) ([]client.Source, error) {
 	if list == "-" && slices.Contains(paths, "-") {
 		return nil, usagef("standard input cannot be a file and --files-from at once")
 	}
 	if i := slices.Index(paths, "-"); i >= 0 && slices.Contains(paths[i+1:], "-") {
 		return nil, usagef("standard input can be pushed once")
 	}
-	if name != "" && len(paths) > 1 {
+	if names.one != "" && names.relative {
+		return nil, usagef("--name and --relative both say what a file is called: give one of them")
+	}
+	if names.one != "" && len(paths) > 1 {
 		return nil, usagef("--name goes with one file, not with %d", len(paths))
 	}
 	var all []client.Source
 	for _, path := range paths {
-		src, err := source(path, name)
+		src, err := names.source(path)
 		if err != nil {
 			return nil, err
 		}
@@ -131,20 +136,20 @@ func sources(paths []string, list, name string) ([]client.Source, error) {
 			return nil, err
 		}
 		for _, path := range paths {
-			src, err := client.File(path)
+			src, err := names.file(path)
 			if err != nil {
 				return nil, err
 			}
 			all = append(all, src)
 		}
 	}
-	if name != "" && len(all) > 1 {
+	if names.one != "" && len(all) > 1 {
 		return nil, usagef("--name goes with one file, not with %d", len(all))
 	}
 	seen := make(map[string]bool, len(all))
 	for _, src := range all {
 		if seen[src.Name()] {
-			return nil, usagef("two files would be called %q at the readers: push one of them by itself, with --name", src.Name())
+			return nil, usagef("two files would be called %q at the readers: keep their directories with --relative, or push one of them by itself, with --name", src.Name())
 		}
 		seen[src.Name()] = true
 	}
@@ -175,14 +180,32 @@ func readList(list string) (paths []string, err error) {
 	return paths, nil
 }
 
-func source(path, name string) (client.Source, error) {
+// naming is what files are called at the readers: the last part of their path,
+// unless the user says otherwise.
+type naming struct {
+	one      string // "" or the name of the only file
+	relative bool   // the whole path
+}
+
+func (n naming) source(path string) (client.Source, error) {
 	if path != "-" {
-		return client.File(path)
+		return n.file(path)
 	}
-	if name == "" {
+	if n.one == "" {
 		return nil, usagef("standard input has no name: give it one with --name")
 	}
-	return client.Stream(os.Stdin, name), nil
+	return client.Stream(os.Stdin, n.one), nil
+}
+
+func (n naming) file(path string) (client.Source, error) {
+	if !n.relative {
+		return client.File(path)
+	}
+	name := filepath.Clean(path)
+	if !filepath.IsLocal(name) {
+		return nil, usagef("--relative: %s is not below this directory: cd to where its name is to begin", path)
+	}
+	return client.FileAs(path, filepath.ToSlash(name))
 }
 
 func pushOptions(c *cli.Context) (o client.Options, err error) {

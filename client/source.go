@@ -48,16 +48,19 @@ func (e *InputError) Error() string { return e.Err.Error() }
 // Unwrap returns the cause.
 func (e *InputError) Unwrap() error { return e.Err }
 
-type file struct{ path string }
+type file struct{ path, name string }
 
-// File is the regular file at path. It must exist.
-func File(path string) (Source, error) {
-	f := file{path}
+// File is the regular file at path, under the last part of it. It must exist.
+func File(path string) (Source, error) { return FileAs(path, filepath.Base(path)) }
+
+// FileAs is the regular file at path, under name. It must exist.
+func FileAs(path, name string) (Source, error) {
+	f := file{path, name}
 	_, err := f.Stat()
 	return f, err
 }
 
-func (f file) Name() string { return filepath.Base(f.path) }
+func (f file) Name() string { return f.name }
 
 func (f file) Stat() (Stat, error) {
 	info, err := os.Stat(f.path)
@@ -65,7 +68,7 @@ func (f file) Stat() (Stat, error) {
 		return Stat{}, &InputError{withoutOp(err), errors.Is(err, fs.ErrNotExist)}
 	}
 	if info.IsDir() {
-		return Stat{}, &InputError{fmt.Errorf("%s is a directory: push the files in it, or pipe a tar of it to `sbcast push - HOST --name NAME.tar`", f.path), true}
+		return Stat{}, &InputError{fmt.Errorf("%s is a directory: push the files in it, `find %s -type f | sbcast push --relative --files-from - HOST`, or pipe a tar of it to `sbcast push - HOST --name NAME.tar`", f.path, f.path), true}
 	}
 	if !info.Mode().IsRegular() {
 		return Stat{}, &InputError{fmt.Errorf("%s is not a regular file: pipe it to `sbcast push - HOST --name NAME`", f.path), true}
