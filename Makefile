@@ -1,6 +1,6 @@
 # make demo    the main job on loopback, on a real file
 # make demo-targets  one upload to a directory, S3, HTTP, YouTube and a command at once
-# make test    everything CI runs: vet, lint, unit, script and race tests, a bit of fuzzing
+# make test    what CI runs, but for make test-s3: vet, lint, unit, script and race tests, a bit of fuzzing
 # make test-s3 the S3 sink with a real server, which is built once; part of CI
 # make hostile 10,000 spoilt sessions played to each kind of daemon
 # make bench   sbcast beside a bare TCP loop, mbuffer and piping-server

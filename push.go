@@ -26,12 +26,12 @@ func pushCommand() *cli.Command {
 		Usage:     "send files to all readers behind HOST",
 		ArgsUsage: "FILE... HOST[:PORT]",
 		UsageText: "sbcast push [flags] FILE... HOST[:PORT]\n\nFILE - is standard input and needs --name. HOST is a broadcaster, or a reader;\nwithout a port it is " + client.DefaultPort + ". Flags may stand anywhere.\n\n" +
-			"Several files go over one connection, many small ones at once. One that fails does\nnot hold up the others; the exit code is that of the worst. For more than fit on a\ncommand line: find DIR -type f | sbcast push --files-from - HOST",
+			"Several files go over one connection, many small ones at once. One that fails does\nnot hold up the others; the exit code is that of the first file that was not published,\nor 3 if all were published and some readers failed. For more files than fit on a command\nline, and to keep their directories: find DIR -type f | sbcast push -R --files-from - HOST",
 		Flags: append([]cli.Flag{
 			&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "replace files that exist"},
 			&cli.BoolFlag{Name: "preserve", Aliases: []string{"p"}, Usage: "keep mode and modification time"},
 			&cli.StringFlag{Name: "compress", Aliases: []string{"C"}, Value: "auto", Usage: "auto, lz4 or none"},
-			&cli.GenericFlag{Name: "size", Aliases: []string{"s"}, Value: &sizeValue{max: protocol.MaxChunk}, Usage: "chunk `SIZE`: 256K, 1M, ... (default: the one or the other, by the speed)"},
+			&cli.GenericFlag{Name: "size", Aliases: []string{"s"}, Value: &sizeValue{max: protocol.MaxChunk}, Usage: "chunk `SIZE` (default: 256K, or 1M while readers take 64 MiB/s or more)"},
 			&cli.GenericFlag{Name: "timeout", Aliases: []string{"t"}, Value: &secondsValue{client.DefaultTimeout}, Usage: "give up after `SECONDS` without progress"},
 			&cli.StringFlag{Name: "require", Value: "all", Usage: "readers that must have it: all, any or a number"},
 			&cli.StringFlag{Name: "name", Usage: "`NAME` of the file at the readers (default: its own)"},
@@ -39,7 +39,7 @@ func pushCommand() *cli.Command {
 			&cli.GenericFlag{Name: "bwlimit", Value: &sizeValue{}, Usage: "at most `RATE` bytes a second: 10M, ..."},
 			&cli.StringFlag{Name: "files-from", Usage: "push the files that `LIST` names too, a path a line; - is standard input"},
 			&cli.BoolFlag{Name: "relative", Aliases: []string{"R"}, Usage: "files keep their directories: a/b/f is a/b/f at the readers, not f"},
-			&cli.IntFlag{Name: "parallel", Value: client.DefaultParallel, Usage: "small files at once at most; large ones go two at once, or one with 1"},
+			&cli.IntFlag{Name: "parallel", Value: client.DefaultParallel, Usage: "`NUMBER` of files under way at once; large files count for more: at most two of those"},
 			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "ask the readers whether they would take it, send nothing"},
 			&cli.BoolFlag{Name: "json", Usage: "events and result on standard output, a JSON object a line"},
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print errors only"},

@@ -122,7 +122,7 @@ func reader(c *cli.Context) error {
 func fsyncFlag() cli.Flag {
 	return &cli.StringFlag{
 		Name: "fsync", Value: string(sink.FsyncAlways),
-		Usage: "when a directory syncs: `always` (content before a reader is ready, names before its receipt), commit (both after all are ready) or never (what was published may be lost with the power)",
+		Usage: "`MODE` says when a directory syncs: always (content before a reader is ready, names before its receipt), commit (both after all are ready) or never (what was published may be lost with the power)",
 	}
 }
 

@@ -25,7 +25,7 @@ func sinkFlags() []cli.Flag {
 
 		&cli.StringFlag{Name: "youtube-title", Value: "{name}", Usage: "youtube: `TITLE` of a video; {name} is the name of the file"},
 		&cli.StringFlag{Name: "youtube-description", Usage: "youtube: `TEXT` below it; {name} works too"},
-		&cli.StringFlag{Name: "youtube-privacy", Value: "private", Usage: "youtube: who sees it: `private`, unlisted or public"},
+		&cli.StringFlag{Name: "youtube-privacy", Value: "private", Usage: "youtube: `WHO` sees it: private, unlisted or public"},
 		&cli.StringFlag{Name: "youtube-tags", Usage: "youtube: `TAG,TAG...`"},
 		&cli.StringFlag{Name: "youtube-category", Usage: "youtube: `NUMBER` of the category, as in 22 (people and blogs)"},
 		&cli.StringFlag{Name: "youtube-token", Usage: "youtube: `FILE` that sbcast youtube login has made (default: where that puts it)"},
