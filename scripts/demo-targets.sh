@@ -6,6 +6,7 @@
 # STANDIN takes videos as YouTube does (scripts/standin), VERSITYGW is an S3
 # server; without it the bucket is left out.
 set -euo pipefail
+. "$(dirname "$0")/address.sh"
 sbcast=$(realpath "$1") standin=$(realpath "$2") s3server=${3:+$(realpath "$3")}
 work=$(mktemp -d)
 cd "$work"
@@ -13,16 +14,6 @@ trap 'kill $(jobs -p) 2>/dev/null || true; wait; rm -rf "$work"' EXIT
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 
-# await LOG EXPRESSION: the first line of LOG that sed prints something of.
-await() {
-	for _ in $(seq 100); do
-		sed -n "$2" "$1" | head -n 1 | grep . && return
-		sleep 0.1
-	done
-	echo "$1 does not say it:" >&2
-	cat "$1" >&2
-	return 1
-}
 pids=() names=()
 # daemon NAME ARGS...: starts sbcast ARGS; its address is then in $at.
 daemon() {
@@ -30,7 +21,7 @@ daemon() {
 	shift
 	"$sbcast" "$@" -q --listen 127.0.0.1:0 2>"$name.log" &
 	pids+=($!) names+=("$name")
-	at=$(await "$name.log" "s/.*$1: listening on \([^ ,]*\).*/\1/p")
+	at=$(address "$name.log" "s/.*$1: listening on \([^ ,]*\).*/\1/p")
 }
 # reader NAME ARGS...: starts a reader and shows it.
 reader() {
@@ -47,11 +38,11 @@ say "the targets"
 readers=()
 reader disk --sink dir:disk
 "$standin" -token tube.token >tube.log &
-tube=$(await tube.log 's/^http.*/&/p')
+tube=$(address tube.log 's/^http.*/&/p')
 reader video --sink "youtube:?endpoint=$tube" --youtube-token tube.token
 daemon far-disk reader --sink dir:far
 daemon far broadcaster --http 127.0.0.1:0 --reader "$at"
-web=http://$(await far.log 's/.*gateway: listening on \([^ ,]*\).*/\1/p')
+web=http://$(address far.log 's/.*gateway: listening on \([^ ,]*\).*/\1/p')
 reader web --sink "$web/broadcast/"
 if [ -n "$s3server" ]; then
 	export AWS_ACCESS_KEY_ID=demo AWS_SECRET_ACCESS_KEY=demodemodemo AWS_ENDPOINT_URL=http://127.0.0.1:7971
@@ -67,7 +58,7 @@ while dd bs=256k count=1 iflag=fullblock of=slow.part 2>/dev/null && [ -s slow.p
 END
 reader slow --sink "exec:sh slow.sh"
 daemon hub broadcaster --http 127.0.0.1:0 "${readers[@]}"
-hub=$at http=http://$(await hub.log 's/.*gateway: listening on \([^ ,]*\).*/\1/p')
+hub=$at http=http://$(address hub.log 's/.*gateway: listening on \([^ ,]*\).*/\1/p')
 
 # whole NAME: compares what the targets have under NAME with the film.
 whole() {

@@ -3,23 +3,13 @@
 # the receipts shown, and what arrived compared byte for byte.
 # usage: scripts/demo.sh SBCAST [FILE]
 set -euo pipefail
+. "$(dirname "$0")/address.sh"
 sbcast=$1
 file=${2:-$sbcast}
 work=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null || true; wait; rm -rf "$work"' EXIT
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
-
-# address LOG: waits for the line that says where a daemon listens.
-address() {
-	for _ in $(seq 100); do
-		sed -n 's/.*listening on \([^ ,]*\).*/\1/p' "$1" | head -n 1 | grep . && return
-		sleep 0.1
-	done
-	echo "no address in $1:" >&2
-	cat "$1" >&2
-	return 1
-}
 
 say "three readers, each with a directory of its own, and a broadcaster"
 readers=()

@@ -7,6 +7,7 @@
 # usage: scripts/memory.sh SBCAST SIZE...      the limit: LIMIT_MIB=64
 #   PUSHES='50' (several numbers are several rounds), MEMORY=16M
 set -euo pipefail
+. "$(dirname "$0")/address.sh"
 sbcast=$1
 shift
 limit=${LIMIT_MIB:-64}
@@ -16,17 +17,6 @@ if [ ! -e /proc/self/status ]; then
 fi
 work=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null || true; wait; rm -rf "$work"' EXIT
-
-# address LOG: waits for the line that says where a daemon listens.
-address() {
-	for _ in $(seq 100); do
-		sed -n 's/.*listening on \([^ ,]*\).*/\1/p' "$1" | head -n 1 | grep . && return
-		sleep 0.1
-	done
-	echo "no address in $1:" >&2
-	cat "$1" >&2
-	return 1
-}
 
 status=0
 for size in "$@"; do

@@ -4,6 +4,7 @@
 # the best of ROUNDS counts, and what matters is the ratios.
 # usage: scripts/smallfiles.sh SBCAST [FILES [ROUNDS]]     10000 files of SIZE=4096 bytes, 2 rounds
 set -euo pipefail
+. "$(dirname "$0")/address.sh"
 sbcast=$(realpath "$1")
 files=${2:-10000}
 rounds=${3:-2}
@@ -18,17 +19,6 @@ stop() {
 	daemons=()
 }
 trap 'stop; rm -rf "$work"' EXIT
-
-# address LOG: waits for the line that says where a daemon listens.
-address() {
-	for _ in $(seq 100); do
-		sed -n 's/.*listening on \([^ ,]*\).*/\1/p' "$1" 2>/dev/null | head -n 1 | grep . && return
-		sleep 0.1
-	done
-	echo "no address in $1:" >&2
-	cat "$1" >&2
-	return 1
-}
 
 # system DIR FLAG...: two readers and a broadcaster; sets $host.
 system() {
