@@ -252,7 +252,7 @@ func (d *Dialer) install(fresh *Session) (*Session, error) {
 }
 
 func (d *Dialer) connect(ctx context.Context) (*Session, error) {
-	nd := net.Dialer{Timeout: DialTimeout}
+	nd := net.Dialer{Timeout: DialTimeout, Control: unpace}
 	conn, err := nd.DialContext(ctx, "tcp", d.addr)
 	if err != nil {
 		return nil, dialError(err)
