@@ -36,14 +36,16 @@ const (
 // that lent it calls Retain, and everyone who has a reference calls Release
 // once. The buffer goes back to its pool at the last Release; a chunk that is
 // dropped without one is left to the garbage collector, which is what to do
-// after a failed write (smux may still read it).
+// after a failed write (the kernel may still read it). A slice of the buffer
+// does not keep the chunk, nor what is in it.
 type Chunk struct {
 	Offset int64 // of the first content byte, in the whole content
 	RawLen int   // content bytes, decoded
 	Codec  Codec // how Data is encoded
 
-	buf   []byte // the pooled buffer, of its class
-	frame []byte // the part of buf that goes on the wire
+	buf   []byte  // the pooled buffer, of its class
+	mem   *region // what buf is of, for as long as there is the chunk; nil: Go's heap
+	frame []byte  // the part of buf that goes on the wire
 	refs  atomic.Int32
 }
 
@@ -69,11 +71,18 @@ func newChunk(n int) *Chunk {
 	class := chunkClass(n)
 	c, _ := chunkPools[class].Get().(*Chunk)
 	if c == nil {
-		c = &Chunk{buf: make([]byte, chunkPad+minChunkClass<<class+chunkOverhead)}
+		c = allocChunk(chunkPad + minChunkClass<<class + chunkOverhead)
 	}
 	c.frame = nil
 	c.refs.Store(1)
 	return c
+}
+
+func allocChunk(size int) *Chunk {
+	if mem := sharedMemory(size); mem != nil {
+		return &Chunk{buf: mem.bytes[:size], mem: mem}
+	}
+	return &Chunk{buf: make([]byte, size)}
 }
 
 // Buffer is the room for data of a chunk that is not sealed yet. It may be

@@ -203,7 +203,7 @@ func (fr *FrameReader) Each(f func(Frame) error) error {
 // reader is a source that waits for its bytes.
 type reader struct{ r io.Reader }
 
-func (r *reader) fill(b []byte, n int) error {
+func (r *reader) fill(b []byte, n int, _ *Chunk) error {
 	_, err := io.ReadFull(r.r, b[:n])
 	return err
 }

@@ -24,6 +24,7 @@ type intake struct {
 
 	unread [][]byte // what has come and was not asked for, in order
 	lent   int      // of unread, the last part that is in a caller's room, and those before it
+	of     *Chunk   // what that room is of: unread alone does not keep it
 
 	parts   [][]byte // reused; unread is part of it
 	headers []byte   // rooms for headers between payloads
@@ -50,8 +51,9 @@ func (in *intake) header(h *[linkHeaderSize]byte) error {
 
 // fill reads n bytes to the beginning of room. The rest of room is where what
 // follows is wanted, if that is more payloads of full frames: until the next
-// calls have asked for all of it there, room is for nothing else.
-func (in *intake) fill(room []byte, n int) error {
+// calls have asked for all of it there, room is for nothing else, and chunk c,
+// which it is of if not nil, is kept.
+func (in *intake) fill(room []byte, n int, c *Chunk) error {
 	for n > 0 {
 		var k int
 		switch {
@@ -66,6 +68,7 @@ func (in *intake) fill(room []byte, n int) error {
 			if k, err = in.read(room, n); err != nil {
 				return err
 			}
+			in.of = c
 		}
 		room, n = room[k:], n-k
 	}
@@ -78,7 +81,7 @@ func (in *intake) drain(n int) ([]byte, error) {
 	if len(in.scratch) < n { // most sessions never need more than an Offer takes
 		in.scratch = make([]byte, n)
 	}
-	return in.scratch[:n], in.fill(in.scratch[:n], n)
+	return in.scratch[:n], in.fill(in.scratch[:n], n, nil)
 }
 
 // move takes bytes of the first unread part to the beginning of b, and returns
@@ -106,7 +109,7 @@ func (in *intake) consume(n int) int {
 
 // readAhead reads what has come, a little of it.
 func (in *intake) readAhead() error {
-	k, err := in.conn.Read(in.ahead[:])
+	k, err := in.readOne(in.ahead[:])
 	if k > 0 {
 		in.unread, in.lent = append(in.parts[:0], in.ahead[:k]), 0
 		return nil
@@ -114,11 +117,19 @@ func (in *intake) readAhead() error {
 	return err
 }
 
+func (in *intake) readOne(b []byte) (int, error) {
+	if in.readv == nil {
+		return in.conn.Read(b)
+	}
+	in.parts = append(in.parts[:0], b)
+	return in.readv(in.parts)
+}
+
 // read reads up to n bytes to the beginning of room, and returns how many. When
 // those are complete it may have read what follows.
 func (in *intake) read(room []byte, n int) (int, error) {
 	if in.readv == nil {
-		k, err := in.conn.Read(room[:n])
+		k, err := in.readOne(room[:n])
 		if k > 0 {
 			err = nil
 		}

@@ -47,13 +47,13 @@ func TestIntakeReadsAChunkAtOnce(t *testing.T) {
 		require.NoError(t, in.header(&h))
 		assert.EqualValues(t, cmdPSH, h[1])
 		n := min(linkPayload, len(room)-at)
-		require.NoError(t, in.fill(room[at:], n))
+		require.NoError(t, in.fill(room[at:], n, nil))
 		at += n
 	}
 	assert.True(t, bytes.Equal(content, room))
 	require.NoError(t, in.header(&h))
 	assert.EqualValues(t, cmdNOP, h[1])
-	assert.Equal(t, 1, *calls)
+	assert.Equal(t, 2, *calls)
 	assert.Equal(t, io.EOF, in.header(&h))
 }
 
@@ -86,7 +86,7 @@ func TestIntakeTakesWhatItDidNotExpect(t *testing.T) {
 					require.True(t, bytes.Equal(next(k), b), "try %d: between, before %d", try, at)
 					n = min(n, len(raw)-at)
 				}
-				require.NoError(t, in.fill(rest, n))
+				require.NoError(t, in.fill(rest, n, nil))
 				want = append(want, next(n)...)
 				if k := min(linkHeaderSize, len(raw)-at); k == linkHeaderSize && rng.IntN(4) > 0 {
 					require.NoError(t, in.header(&h))

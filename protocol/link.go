@@ -35,10 +35,6 @@ const (
 	// linkPayload is the most content in one smux frame that we send. It is
 	// what fits, in whole words.
 	linkPayload = math.MaxUint16 &^ 7
-
-	// flatPiece is what is written with one deadline where there is no writev: a
-	// tls.Conn whose write was cut off by its deadline cannot go on.
-	flatPiece = 64 << 10
 )
 
 // smux's commands.
@@ -53,22 +49,19 @@ const (
 // link implements what smux wants of a connection. Its Read is called by
 // smux's one reading goroutine only.
 type link struct {
-	conn   net.Conn
-	opens  uint32 // parity of the ids of streams that the peer opens
-	most   int    // streams that the peer may have open before it is cut off
-	vector bool   // writev is worth it; a tls.Conn would make a record of each part
+	conn  net.Conn
+	opens uint32 // parity of the ids of streams that the peer opens
+	most  int    // streams that the peer may have open before it is cut off
 
 	// Owned by the goroutine that reads.
 	intake intake
 	greet  func() error // before anything else is read; nil: nothing to do
 	shown  time.Time    // when smux was last told that there is content
 
-	wmu     sync.Mutex // held while writing
-	until   time.Time  // write deadline
-	headers []byte
-	parts   [][]byte
-	buffers net.Buffers
-	flat    []byte // without vector
+	wmu   sync.Mutex // held while writing
+	until time.Time  // write deadline
+	parts [][]byte
+	out   output
 
 	mu      sync.Mutex
 	streams map[uint32]*inbound
@@ -77,11 +70,10 @@ type link struct {
 }
 
 func newLink(conn net.Conn, client bool, maxStreams int) *link {
-	l := &link{conn: conn, intake: newIntake(conn), most: 2*maxStreams + 16, streams: map[uint32]*inbound{}}
+	l := &link{conn: conn, intake: newIntake(conn), out: newOutput(conn), most: 2*maxStreams + 16, streams: map[uint32]*inbound{}}
 	if !client { // smux's clients open odd streams
 		l.opens = 1
 	}
-	_, l.vector = conn.(*net.TCPConn)
 	return l
 }
 
@@ -237,68 +229,52 @@ func (l *link) WriteBuffers(v [][]byte) (int, error) {
 	l.wmu.Lock()
 	defer l.wmu.Unlock()
 	l.parts = append(l.parts[:0], v...)
-	return l.flushLocked()
+	return l.flushLocked(false)
 }
 
 // Write is for what smux does not write by WriteBuffers, which is nothing.
 func (l *link) Write(p []byte) (int, error) { return l.WriteBuffers([][]byte{p}) }
 
-// send writes p as content of stream id, unless it is closed.
-func (l *link) send(id uint32, p []byte, closed *atomic.Bool) error {
+// send writes p as content of stream id, unless it is closed. Lasting says that
+// p is all of a chunk from shared memory, and stays as it is until the peer has
+// acknowledged it.
+func (l *link) send(id uint32, p []byte, lasting bool, closed *atomic.Bool) error {
 	l.wmu.Lock()
 	defer l.wmu.Unlock()
 	if closed.Load() {
 		return io.ErrClosedPipe
 	}
 	frames := (len(p) + linkPayload - 1) / linkPayload
-	if need := frames * linkHeaderSize; cap(l.headers) < need {
-		l.headers = make([]byte, need)
-	}
+	headers, lasting := l.out.headers(frames*linkHeaderSize, lasting)
 	l.parts = l.parts[:0]
 	for i := range frames {
 		part := p[i*linkPayload : min((i+1)*linkPayload, len(p))]
-		h := l.headers[i*linkHeaderSize : (i+1)*linkHeaderSize]
+		h := headers[i*linkHeaderSize : (i+1)*linkHeaderSize]
 		h[0], h[1] = linkVersion, cmdPSH
 		binary.LittleEndian.PutUint16(h[2:], uint16(len(part)))
 		binary.LittleEndian.PutUint32(h[4:], id)
 		l.parts = append(l.parts, h, part)
 	}
-	_, err := l.flushLocked()
+	_, err := l.flushLocked(lasting)
 	return err
 }
 
 // flushLocked writes the parts. The peer may take its time, but not take
 // nothing for WriteTimeout.
-func (l *link) flushLocked() (int, error) {
+func (l *link) flushLocked(lasting bool) (total int, err error) {
 	defer clear(l.parts)
-	l.buffers, l.flat = l.parts, l.flat[:0]
-	if !l.vector {
-		for _, part := range l.parts {
-			l.flat = append(l.flat, part...)
-		}
-	}
-	rest := l.flat
-	for total := 0; ; {
+	l.out.load(l.parts, lasting)
+	for l.out.left() > 0 {
 		if now := time.Now(); l.until.Sub(now) < WriteTimeout-time.Second {
 			l.until = now.Add(WriteTimeout)
 			l.conn.SetWriteDeadline(l.until)
 		}
-		var n int
-		var err error
-		if l.vector {
-			var n64 int64
-			n64, err = l.buffers.WriteTo(l.conn)
-			n = int(n64)
-		} else {
-			n, err = l.conn.Write(rest[:min(len(rest), flatPiece)])
-			if rest = rest[n:]; err == nil && len(rest) > 0 {
-				total += n
-				continue
-			}
-		}
+		n, err := l.out.flush()
 		total += n
-		if err == nil || n == 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		if err != nil && (n == 0 || !errors.Is(err, os.ErrDeadlineExceeded)) {
+			l.out.abandon()
 			return total, err
 		}
 	}
+	return total, nil
 }

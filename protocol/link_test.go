@@ -317,7 +317,7 @@ func TestLinkCutsLongFramesIntoWholeWords(t *testing.T) {
 	l := newLink(client, true, 8)
 	content := random(3*linkPayload+5, 4)
 	var open atomic.Bool
-	go func() { assert.NoError(t, l.send(5, content, &open)) }()
+	go func() { assert.NoError(t, l.send(5, content, false, &open)) }()
 	var got []byte
 	for _, want := range []int{linkPayload, linkPayload, linkPayload, 5} {
 		var h [linkHeaderSize]byte
@@ -333,7 +333,7 @@ func TestLinkCutsLongFramesIntoWholeWords(t *testing.T) {
 	}
 	assert.True(t, bytes.Equal(content, got))
 	open.Store(true)
-	assert.Equal(t, io.ErrClosedPipe, l.send(5, content, &open))
+	assert.Equal(t, io.ErrClosedPipe, l.send(5, content, false, &open))
 }
 
 // FuzzLink takes anything for what a peer sends.

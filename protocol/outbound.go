@@ -6,6 +6,7 @@ package protocol
 import (
 	"io"
 	"math"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -51,6 +52,18 @@ type outbound struct {
 	nextAt   time.Time
 	finished bool // end after the queue
 	stopped  bool // end now
+}
+
+// writeChunk writes c to w, and keeps it meanwhile: the window drops it when
+// the transfer fails.
+func writeChunk(w io.Writer, c *Chunk) (err error) {
+	if m, ok := w.(*muxStream); ok {
+		_, err = m.write(c.Frame(), c.mem != nil)
+	} else {
+		_, err = w.Write(c.Frame())
+	}
+	runtime.KeepAlive(c)
+	return err
 }
 
 // newOutbound returns one that writes to w once its owner has started run.
@@ -170,7 +183,7 @@ func (o *outbound) run() {
 			return
 		case next.chunk != nil:
 			o.enter(StageLink)
-			if _, err := o.w.Write(next.chunk.Frame()); err != nil {
+			if err := writeChunk(o.w, next.chunk); err != nil {
 				o.onError(err)
 				return
 			}

@@ -10,15 +10,16 @@ import (
 
 // source is where a parser takes its bytes from.
 type source interface {
-	// fill reads n bytes to the beginning of room. What it has in the rest of
-	// room is its own to use until the next calls have asked for it there.
-	fill(room []byte, n int) error
+	// fill reads n bytes to the beginning of room, which is of chunk c, if not
+	// nil. What it has in the rest of room is its own to use until the next
+	// calls have asked for it there.
+	fill(room []byte, n int, c *Chunk) error
 }
 
 // memory is a source of bytes that have come.
 type memory []byte
 
-func (m *memory) fill(room []byte, n int) error {
+func (m *memory) fill(room []byte, n int, _ *Chunk) error {
 	copy(room[:n], *m)
 	*m = (*m)[n:]
 	return nil
@@ -48,7 +49,7 @@ func (p *parser) inside() bool { return p.have > 0 }
 func (p *parser) next(src source, n int) (used int, f Frame, err error) {
 	if p.have < headerSize {
 		k := min(n, headerSize-p.have)
-		if err := src.fill(p.hdr[p.have:p.have+k], k); err != nil {
+		if err := src.fill(p.hdr[p.have:p.have+k], k, nil); err != nil {
 			p.torn = true
 			return 0, Frame{}, err
 		}
@@ -61,7 +62,7 @@ func (p *parser) next(src source, n int) (used int, f Frame, err error) {
 		}
 	}
 	k := min(n, p.want-p.have)
-	if err := src.fill(p.frame[p.have:p.want], k); err != nil {
+	if err := src.fill(p.frame[p.have:p.want], k, p.chunk); err != nil {
 		p.torn = true
 		return used, Frame{}, err
 	}

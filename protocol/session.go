@@ -306,9 +306,13 @@ type muxStream struct {
 	closed atomic.Bool
 }
 
-// Write writes all of p within WriteTimeout or closes the session.
-func (m *muxStream) Write(p []byte) (int, error) {
-	err := m.sess.link.send(m.mux.ID(), p, &m.closed)
+// Write writes all of p, or closes the session when the peer takes nothing for
+// WriteTimeout.
+func (m *muxStream) Write(p []byte) (int, error) { return m.write(p, false) }
+
+// write is Write. Lasting is as in link.send.
+func (m *muxStream) write(p []byte, lasting bool) (int, error) {
+	err := m.sess.link.send(m.mux.ID(), p, lasting, &m.closed)
 	if err == nil {
 		return len(p), nil
 	}
