@@ -16,12 +16,13 @@ import (
 // sends by a timer for each packet, and such a connection at a third to a half
 // of its speed. A connection that has begun with BBR keeps the timers.
 func unpace(_, address string, raw syscall.RawConn) error {
-	if to, err := netip.ParseAddrPort(address); err != nil || !isHere(to.Addr()) {
-		return nil
+	to, err := netip.ParseAddrPort(address)
+	if err == nil && isHere(to.Addr()) {
+		err = raw.Control(func(fd uintptr) { // where it does not work all goes on as before
+			_ = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, "reno")
+		})
 	}
-	return raw.Control(func(fd uintptr) { // where it does not work all goes on as before
-		_ = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, "reno")
-	})
+	return err
 }
 
 // isHere reports whether ip is this machine's.

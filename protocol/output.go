@@ -62,26 +62,3 @@ func (o *flatOutput) flush() (int, error) {
 
 func (o *flatOutput) left() int { return len(o.rest) }
 func (o *flatOutput) abandon()  { o.rest = nil }
-
-// vectorOutput writes many parts with one system call, in the portable way.
-type vectorOutput struct {
-	scratch
-	conn  net.Conn
-	parts net.Buffers
-}
-
-func (o *vectorOutput) load(parts [][]byte, _ bool) { o.parts = parts }
-
-func (o *vectorOutput) flush() (int, error) {
-	n, err := o.parts.WriteTo(o.conn)
-	return int(n), err
-}
-
-func (o *vectorOutput) left() (n int) {
-	for _, part := range o.parts {
-		n += len(part)
-	}
-	return n
-}
-
-func (o *vectorOutput) abandon() { o.parts = nil }
