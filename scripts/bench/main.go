@@ -20,6 +20,7 @@
 //	stats.go       medians and ratios
 //	scale.go       another bench: up to 1,000 readers, and pushes at once
 //	load.go        what else the machine did
+//	netns.go       a network with another congestion control
 //	report.go      the tables, as text and Markdown
 //	svg.go         the picture
 package main
@@ -77,6 +78,7 @@ type config struct {
 	markdown  string
 	svg       string
 	keep      bool
+	cc        string // congestion control; empty: the system's
 }
 
 func parseFlags(args []string, stderr io.Writer) (config, error) {
@@ -123,6 +125,7 @@ func parseFlags(args []string, stderr io.Writer) (config, error) {
 	})
 	f.StringVar(&c.markdown, "markdown", "", "`FILE` to write the tables to, as Markdown")
 	f.StringVar(&c.svg, "svg", "", "`FILE` to write the picture to")
+	f.StringVar(&c.cc, "congestion", "", "congestion control of all contenders, for root: cubic, bbr, ... (default the system's)")
 	f.BoolVar(&c.keep, "keep", false, "keep the source and work files")
 	if err := f.Parse(args); err != nil {
 		return c, err
@@ -142,6 +145,9 @@ func parseFlags(args []string, stderr io.Writer) (config, error) {
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
 	c, err := parseFlags(args, stderr)
 	if err != nil {
+		return err
+	}
+	if done, err := useCongestion(ctx, c.cc, args); done || err != nil {
 		return err
 	}
 	work, err := os.MkdirTemp(c.dir, "sbcast-bench-")

@@ -210,5 +210,5 @@ func machine() string {
 	if b, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
 		parts = append(parts, "Linux "+strings.TrimSpace(string(b)))
 	}
-	return strings.Join(append(parts, runtime.Version()+" "+runtime.GOARCH), ", ")
+	return strings.Join(append(parts, runtime.Version()+" "+runtime.GOARCH, "TCP with "+congestion()), ", ")
 }
