@@ -49,9 +49,54 @@ type Chunk struct {
 	refs  atomic.Int32
 }
 
+// leastShared is the smallest buffer that is worth memory of its own kind, and
+// the shortest frame that is worth a write by reference.
+const leastShared = 256 << 10
+
 // chunkPools holds buffers by class: class i has minChunkClass<<i bytes of
 // room for data, so that a 1-byte chunk does not cost a 4 MiB buffer.
 var chunkPools [chunkClasses]sync.Pool
+
+// sharedKept is how many bytes of buffers in shared memory are kept from the
+// collector, which empties pools however much they are used: what it takes
+// comes back in small pages. It is what a push takes with the default window.
+const sharedKept = 16 << 20
+
+var kept struct {
+	sync.Mutex
+	chunks [chunkClasses][]*Chunk
+	bytes  int
+}
+
+// takeShared returns a chunk that was kept, or nil.
+func takeShared(class int) *Chunk {
+	if minChunkClass<<class < leastShared {
+		return nil
+	}
+	kept.Lock()
+	defer kept.Unlock()
+	all := kept.chunks[class]
+	if len(all) == 0 {
+		return nil
+	}
+	c := all[len(all)-1]
+	all[len(all)-1] = nil
+	kept.chunks[class] = all[:len(all)-1]
+	kept.bytes -= len(c.buf)
+	return c
+}
+
+// keepShared keeps c, if there is room.
+func keepShared(class int, c *Chunk) bool {
+	kept.Lock()
+	defer kept.Unlock()
+	if kept.bytes+len(c.buf) > sharedKept {
+		return false
+	}
+	kept.bytes += len(c.buf)
+	kept.chunks[class] = append(kept.chunks[class], c)
+	return true
+}
 
 func chunkClass(n int) int {
 	if n <= minChunkClass {
@@ -69,7 +114,10 @@ func newChunk(n int) *Chunk {
 		panic(fmt.Sprintf("protocol: chunk of %d bytes, the limit is %d", n, MaxChunk))
 	}
 	class := chunkClass(n)
-	c, _ := chunkPools[class].Get().(*Chunk)
+	c := takeShared(class)
+	if c == nil {
+		c, _ = chunkPools[class].Get().(*Chunk)
+	}
 	if c == nil {
 		c = allocChunk(chunkPad + minChunkClass<<class + chunkOverhead)
 	}
@@ -156,6 +204,9 @@ func (c *Chunk) Release() {
 	case n < 0:
 		panic("protocol: Release of a released chunk")
 	case n == 0:
-		chunkPools[chunkClass(len(c.buf)-chunkOverhead-chunkPad)].Put(c)
+		class := chunkClass(len(c.buf) - chunkOverhead - chunkPad)
+		if c.mem == nil || !keepShared(class, c) {
+			chunkPools[class].Put(c)
+		}
 	}
 }

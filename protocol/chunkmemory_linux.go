@@ -19,12 +19,13 @@ import (
 
 const (
 	hugePage = 2 << 20
-	// slabSize is what is taken from the system at once, of which only what is
-	// used counts as memory. It is never given back, but what was in it is.
+	// slabSize is what is taken from the system at once, of which only the huge
+	// pages that are used count. It is never given back, but what was in it is.
 	slabSize = 8 << 20
-	// leastShared is the smallest buffer that is worth a place in a slab, and
-	// a write by reference.
-	leastShared = 256 << 10
+	// leastCollect is how much there must be before the collector is called for
+	// it. It sees only its own heap, next to nothing, and would not come: chunks
+	// that failed transfers have dropped would pile up for minutes.
+	leastCollect = 32 << 20
 )
 
 // region is a part of a slab. When nobody has it any more its pages go back to
@@ -41,8 +42,10 @@ var hugePages = sync.OnceValue(func() bool {
 
 var slabs struct {
 	sync.Mutex
-	rest []byte           // of the latest
-	free map[int][][]byte // by size
+	rest    []byte           // of the latest
+	free    map[int][][]byte // by size
+	given   int              // bytes that somebody has, or had and were not collected
+	collect int              // how many of those call for the collector
 }
 
 // sharedMemory returns memory for a chunk's buffer of n bytes, or nil where
@@ -65,14 +68,19 @@ func newRegion(n int) *region {
 		b, slabs.free[n] = free[len(free)-1], free[:len(free)-1]
 	} else {
 		if len(slabs.rest) < n {
-			slab, err := newSlab()
-			if err != nil {
+			if slabs.rest = newSlab(); slabs.rest == nil {
 				return nil
 			}
-			slabs.rest = slab
 		}
 		b, slabs.rest = slabs.rest[:n:n], slabs.rest[n:]
 	}
+	if slabs.given += n; slabs.given > max(slabs.collect, leastCollect) {
+		slabs.collect = 2 * slabs.given // as what is dropped comes back, less
+		go runtime.GC()                 // nobody waits for it
+	}
+	// Here and not when a socket is read: it may take the kernel a while to find
+	// huge pages. What is missing comes when it is touched.
+	_ = unix.Madvise(b, unix.MADV_POPULATE_WRITE)
 	r := &region{b}
 	runtime.AddCleanup(r, freeRegion, b)
 	return r
@@ -88,15 +96,21 @@ func freeRegion(b []byte) {
 		slabs.free = map[int][][]byte{}
 	}
 	slabs.free[len(b)] = append(slabs.free[len(b)], b)
+	slabs.given -= len(b)
+	slabs.collect = 2 * slabs.given
 }
 
-// newSlab maps memory that begins with a huge page.
-func newSlab() ([]byte, error) {
+// newSlab maps memory that begins with a huge page, or returns nil.
+func newSlab() []byte {
 	p, err := unix.MmapPtr(-1, 0, nil, slabSize+hugePage, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
-		return nil, err
+		return nil
 	}
 	skip := int(-uintptr(p) % hugePage)
 	b := unsafe.Slice((*byte)(p), slabSize+hugePage)[skip : skip+slabSize] // what is around it is never touched
-	return b, unix.Madvise(b, unix.MADV_HUGEPAGE)
+	if unix.Madvise(b, unix.MADV_HUGEPAGE) != nil {
+		_ = unix.MunmapPtr(p, slabSize+hugePage)
+		return nil
+	}
+	return b
 }

@@ -109,6 +109,7 @@ func (in *intake) consume(n int) int {
 
 // readAhead reads what has come, a little of it.
 func (in *intake) readAhead() error {
+	in.of = nil
 	k, err := in.readOne(in.ahead[:])
 	if k > 0 {
 		in.unread, in.lent = append(in.parts[:0], in.ahead[:k]), 0

@@ -62,6 +62,7 @@ type link struct {
 	until time.Time  // write deadline
 	parts [][]byte
 	out   output
+	torn  error // a frame was begun and not ended: there is nothing to write behind it
 
 	mu      sync.Mutex
 	streams map[uint32]*inbound
@@ -263,6 +264,9 @@ func (l *link) send(id uint32, p []byte, lasting bool, closed *atomic.Bool) erro
 // nothing for WriteTimeout.
 func (l *link) flushLocked(lasting bool) (total int, err error) {
 	defer clear(l.parts)
+	if l.torn != nil {
+		return 0, l.torn
+	}
 	l.out.load(l.parts, lasting)
 	for l.out.left() > 0 {
 		if now := time.Now(); l.until.Sub(now) < WriteTimeout-time.Second {
@@ -273,6 +277,9 @@ func (l *link) flushLocked(lasting bool) (total int, err error) {
 		total += n
 		if err != nil && (n == 0 || !errors.Is(err, os.ErrDeadlineExceeded)) {
 			l.out.abandon()
+			if total > 0 {
+				l.torn = err
+			}
 			return total, err
 		}
 	}

@@ -58,7 +58,7 @@ type outbound struct {
 // the transfer fails.
 func writeChunk(w io.Writer, c *Chunk) (err error) {
 	if m, ok := w.(*muxStream); ok {
-		_, err = m.write(c.Frame(), c.mem != nil)
+		_, err = m.write(c.Frame(), c.mem != nil && len(c.Frame()) >= leastShared)
 	} else {
 		_, err = w.Write(c.Frame())
 	}

@@ -9,6 +9,7 @@
 package protocol
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -138,6 +139,10 @@ func (o *socketOutput) load(parts [][]byte, lasting bool) {
 func (o *socketOutput) flush() (int, error) {
 	o.wrote, o.errno = 0, 0
 	err := o.raw.Write(o.try)
+	var op *net.OpError
+	if errors.As(err, &op) {
+		op.Op = "write" // of a raw one nobody wants to know
+	}
 	o.unsent -= o.wrote
 	if o.unsent == 0 {
 		o.abandon()

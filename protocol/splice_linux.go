@@ -14,6 +14,7 @@ package protocol
 import (
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,7 +22,9 @@ import (
 const (
 	// mostPipes bounds the pipes of a process: what finds none is copied. Users
 	// without privileges may have 64 of this size (pipe(7), pipe-user-pages-soft).
-	mostPipes = 32
+	mostPipes = 16
+	// pipeRetry is how long none is made after one could not be.
+	pipeRetry = time.Second
 	// pipeSize is the most that pipes may have by default, 256 pages.
 	pipeSize = 1 << 20
 )
@@ -37,7 +40,8 @@ var pipes struct {
 	sync.Mutex
 	idle []*splicePipe
 	made int
-	none bool // the system does not let us
+	none bool      // a filter of system calls is in the way
+	next time.Time // when one may be made again
 }
 
 // takePipe returns an empty pipe, or nil.
@@ -49,15 +53,16 @@ func takePipe() *splicePipe {
 		pipes.idle = pipes.idle[:n-1]
 		return p
 	}
-	if pipes.none || pipes.made >= mostPipes {
+	if pipes.none || pipes.made >= mostPipes || time.Now().Before(pipes.next) {
 		return nil
 	}
 	p, err := newSplicePipe()
-	if err == nil && pipes.made == 0 {
-		err = p.probe()
-	}
 	if err != nil {
-		pipes.none = pipes.made == 0
+		pipes.next = time.Now().Add(pipeRetry)
+		return nil
+	}
+	if pipes.made == 0 && p.probe() != nil {
+		pipes.none = true
 		return nil
 	}
 	pipes.made++

@@ -155,7 +155,7 @@ func (w *window) stalled() (time.Duration, int64) {
 }
 
 // close ends every reserve with err. The chunks are dropped and not released:
-// after a failed write smux may still read them.
+// after a failed write the kernel may still read them.
 func (w *window) close(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
