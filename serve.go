@@ -23,8 +23,8 @@ import (
 // transfers under way go on. What is not done by then resumes later.
 const drainTimeout = 3 * time.Second
 
-// gcPercent is how much a daemon's heap may grow between two collections. Its
-// heap is mostly pooled chunks, which cost the collector nothing: half of Go's
+// gcPercent is how much a daemon's heap may grow between two collections. What
+// is in it, small chunks mostly, costs the collector nothing: half of Go's
 // default took a quarter off the broadcaster's peak (scripts/memory.sh).
 const gcPercent = 50
 
