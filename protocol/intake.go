@@ -130,7 +130,7 @@ func (in *intake) readOne(b []byte) (int, error) {
 // those are complete it may have read what follows.
 func (in *intake) read(room []byte, n int) (int, error) {
 	if in.readv == nil {
-		k, err := in.readOne(room[:n])
+		k, err := in.conn.Read(room[:n])
 		if k > 0 {
 			err = nil
 		}
