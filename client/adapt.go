@@ -16,6 +16,11 @@ const (
 	hopeless = 0.4 // of the other mode's rate: a slice of a trial that does less ends early
 	busy     = 0.8 // the compressors, for this part of the time: they may hold the push up
 
+	probeShare = 256                    // of what is to be sent: on a slow link it costs one percent
+	probeFast  = 256 << 20              // bytes a second: as fast as one good compressor
+	probeWait  = 10 * time.Millisecond  // for its acks: on loopback they take 1 to 5
+	probePoll  = 100 * time.Microsecond // between looks for them
+
 	sampleBytes = 64 << 10               // as far as LZ4 looks back: 0.2 ms of compressing
 	sampleEvery = 100 * time.Millisecond // at most, and
 	sampleShare = 200                    // times as long as a sample takes
@@ -41,8 +46,9 @@ const (
 //
 // The rates decide. The rest says whether finding out is worth it:
 //
-//	start      LZ4, if a sample of the first window shrinks: a slow link would
-//	           pay for every raw byte in the window, a fast one loses some ms
+//	start      a few chunks go raw, as a probe. If that is not fast, LZ4, where
+//	           a sample shrinks: a slow link would pay for every raw byte in
+//	           the window
 //	LZ4->raw   at once when content does not shrink any more; as a trial when
 //	           nothing but the compressors may hold the push up
 //	raw->LZ4   as a trial, when the push is held, content shrinks, and the
@@ -58,6 +64,7 @@ type governor struct {
 	mode    mode
 	window  int64
 	opening bool  // the first window of an attempt: nothing is decided yet
+	probe   int64 // offset up to which chunks go raw first; 0 when the link turned out slow
 	begun   int64 // offset where it began
 	end     int64 // offset of what was sent
 	settle  int64 // offset to be acknowledged before the mode can be measured
@@ -108,10 +115,15 @@ func newGovernor(c protocol.Compression, workers int) *governor {
 	return g
 }
 
-// start begins an attempt, with content from offset on.
-func (g *governor) start(now time.Time, window, offset int64) {
+// start begins an attempt, with content from offset on: rest bytes, or -1
+// when that is not known.
+func (g *governor) start(now time.Time, window, offset, rest int64) {
 	g.window, g.begun, g.end, g.settle = window, offset, offset, offset
 	g.opening, g.trial = true, false
+	g.probe = 0
+	if first := min(rest/probeShare, window/2); first >= DefaultChunkSize { // for a little content the probe is not worth it
+		g.probe = offset + first
+	}
 	g.slice = slice{begun: now, acked: offset}
 }
 
@@ -119,9 +131,15 @@ func (g *governor) start(now time.Time, window, offset int64) {
 func (g *governor) compress() bool { return g.mode == modeLZ4 }
 
 // due reports whether to sample the next chunk, if it would go raw: every one
-// of the opening, then ten a second at most.
+// of the opening after the probe, then ten a second at most.
 func (g *governor) due(now time.Time) bool {
-	return g.auto && g.mode == modeRaw && (g.opening || now.After(g.sampled))
+	switch {
+	case !g.auto || g.mode == modeLZ4:
+		return false
+	case g.opening:
+		return g.end >= g.probe
+	}
+	return now.After(g.sampled)
 }
 
 // sample notes that n bytes of content were compressed to size.
@@ -174,8 +192,36 @@ func (g *governor) sent(now time.Time, p passed) {
 	g.slice = slice{begun: now, acked: p.acked}
 }
 
+// probing looks for the acks of the probe. When the link was fast, it goes on to
+// half a window, for a link may let a little pass faster than the rest, and then
+// ends the opening. It reports whether to look again in a moment, before anything
+// is compressed: a link that is not fast has enough to do with the probe.
+func (g *governor) probing(now time.Time, acked int64) bool {
+	if !g.auto || g.probe == 0 || g.end < g.probe {
+		return false
+	}
+	took := now.Sub(g.slice.begun)
+	if acked < g.probe {
+		return g.opening && took < probeWait
+	}
+	rate := perSecond(acked-g.slice.acked, took)
+	g.slice = slice{begun: now, acked: acked}
+	switch half := g.begun + g.window/2; {
+	case rate < probeFast: // that was a trial of raw
+		g.probe = 0
+		g.rates[modeRaw].add(rate)
+		g.pause, g.next = pauseLZ4, now.Add(pauseLZ4)
+	case g.probe < half:
+		g.probe = half
+	default:
+		g.probe, g.opening = 0, false
+		g.turn(modeRaw)
+	}
+	return false
+}
+
 // open ends the opening: as soon as acks show that the link keeps up with the
-// compressors, so that a fast one loses little, or at the end of the window.
+// compressors, or at the end of the window.
 func (g *governor) open(now time.Time, p passed) {
 	content, acked := p.end-g.begun, p.acked-g.begun
 	if content <= p.content {
@@ -188,7 +234,7 @@ func (g *governor) open(now time.Time, p passed) {
 	rate := perSecond(acked, now.Sub(g.slice.begun))
 	g.opening = false
 	g.slice = slice{begun: now, acked: p.acked}
-	if g.mode == modeLZ4 && keepsUp {
+	if g.mode == modeLZ4 && keepsUp && g.probe == 0 && !now.Before(g.next) {
 		g.rates[modeLZ4].add(rate)
 		g.try(now)
 	}
@@ -214,7 +260,7 @@ func (g *governor) decide(now time.Time, rate float64, held bool, use float64) {
 
 // try begins a trial of the other mode.
 func (g *governor) try(now time.Time) {
-	g.trial, g.tried, g.wins = true, now, [2]int{}
+	g.trial, g.tried, g.wins, g.probe = true, now, [2]int{}, 0
 	g.turn(1 - g.mode)
 	g.rates[g.mode] = rates{}
 }

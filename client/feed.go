@@ -99,7 +99,7 @@ func (f *feed) send(ctx context.Context, s receiver, a *protocol.Accept, sent fu
 func (f *feed) start(window, offset int64) {
 	f.digester = newDigester(f.hasher, aside(f.alg))
 	f.pipeline = newPipeline(f.pace.most, window)
-	f.governor.start(time.Now(), window, offset)
+	f.governor.start(time.Now(), window, offset, f.size-offset)
 	f.idle = 0
 }
 
@@ -198,6 +198,9 @@ func (f *feed) rewind(ctx context.Context, offset int64, crc bool) error {
 // next reads the next chunk and puts it into the pipeline. What the readers
 // have, before offset, is only hashed.
 func (f *feed) next(ctx context.Context, s receiver, offset int64) error {
+	for f.governor.probing(time.Now(), f.acked.Load()) {
+		time.Sleep(probePoll)
+	}
 	size := f.pace.chunk(time.Now(), f.acked.Load())
 	var c *protocol.Chunk
 	var n int
