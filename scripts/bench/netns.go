@@ -55,6 +55,9 @@ func useCongestion(ctx context.Context, name string, args []string) (done bool, 
 		return false, fmt.Errorf("loopback: %w", err)
 	}
 	if err := os.WriteFile(congestionFile, []byte(name), 0o644); err != nil {
+		if errors.Is(err, os.ErrPermission) { // the system lets only its own network use it
+			err = fmt.Errorf("%w (add it to sysctl net.ipv4.tcp_allowed_congestion_control)", err)
+		}
 		return false, fmt.Errorf("congestion control %s: %w", name, err)
 	}
 	return false, nil
