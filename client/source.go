@@ -81,7 +81,7 @@ func (f file) Open(context.Context) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r, nil
+	return readCached(r), nil
 }
 
 // open opens the file, if it is still one: a FIFO would be waited for.
