@@ -30,7 +30,7 @@ func madeFile(t *testing.T, dir string, n int) (*os.File, []byte) {
 
 // A file reads the same from memory, from a tmpfs and from a disk.
 func TestReadCached(t *testing.T) {
-	shm, err := os.MkdirTemp("/dev/shm", "sbcast-test-")
+	shm, err := os.MkdirTemp("/dev/shm", "sbcast-test-") //nolint:usetesting // which has no tmpfs
 	if err != nil {
 		t.Skip("no tmpfs here: ", err)
 	}
