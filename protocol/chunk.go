@@ -57,15 +57,25 @@ const leastShared = 256 << 10
 // room for data, so that a 1-byte chunk does not cost a 4 MiB buffer.
 var chunkPools [chunkClasses]sync.Pool
 
-// sharedKept is how many bytes of buffers in shared memory are kept from the
-// collector, which empties pools however much they are used: what it takes
+// sharedKept is how many bytes of buffers in shared memory are kept for reuse;
+// what is beyond that goes back to the system. A pool would not do: the
+// collector, which empties it, does not see this memory, and what it takes
 // comes back in small pages. It is what a push takes with the default window.
 const sharedKept = 16 << 20
 
-var kept struct {
+var kept = struct {
 	sync.Mutex
 	chunks [chunkClasses][]*Chunk
 	bytes  int
+	most   int
+}{most: sharedKept}
+
+// KeepChunks bounds the memory of chunks that is kept for reuse by this
+// process to n bytes, where that is less than usual.
+func KeepChunks(n int64) {
+	kept.Lock()
+	defer kept.Unlock()
+	kept.most = int(min(n, sharedKept))
 }
 
 // takeShared returns a chunk that was kept, or nil.
@@ -90,7 +100,7 @@ func takeShared(class int) *Chunk {
 func keepShared(class int, c *Chunk) bool {
 	kept.Lock()
 	defer kept.Unlock()
-	if kept.bytes+len(c.buf) > sharedKept {
+	if kept.bytes+len(c.buf) > kept.most {
 		return false
 	}
 	kept.bytes += len(c.buf)
@@ -205,8 +215,11 @@ func (c *Chunk) Release() {
 		panic("protocol: Release of a released chunk")
 	case n == 0:
 		class := chunkClass(len(c.buf) - chunkOverhead - chunkPad)
-		if c.mem == nil || !keepShared(class, c) {
+		switch {
+		case c.mem == nil:
 			chunkPools[class].Put(c)
+		case !keepShared(class, c):
+			c.mem.giveBack()
 		}
 	}
 }

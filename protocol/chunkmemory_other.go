@@ -6,3 +6,5 @@ package protocol
 type region struct{ bytes []byte }
 
 func sharedMemory(int) *region { return nil }
+
+func (*region) giveBack() {}

@@ -62,7 +62,9 @@ type link struct {
 	until time.Time  // write deadline
 	parts [][]byte
 	out   output
-	torn  error // a frame was begun and not ended: there is nothing to write behind it
+	torn  error // frames were not written, or one only in part: there is nothing to write behind it
+
+	batches batches
 
 	mu      sync.Mutex
 	streams map[uint32]*inbound
@@ -227,8 +229,14 @@ func (l *link) WriteBuffers(v [][]byte) (int, error) {
 	if h := v[0]; h[1] == cmdSYN {
 		l.add(binary.LittleEndian.Uint32(h[4:]))
 	}
+	if len(v) == 2 && len(v[1]) <= batchFrame && l.shared() {
+		// smux learns from Read that a connection is lost. The frames of all
+		// streams wait behind one of its own, which waits for nothing.
+		return len(v[0]) + len(v[1]), l.batched(v[0], v[1], false, nil)
+	}
 	l.wmu.Lock()
 	defer l.wmu.Unlock()
+	l.flushBatchLocked()
 	l.parts = append(l.parts[:0], v...)
 	return l.flushLocked(false)
 }
@@ -240,8 +248,14 @@ func (l *link) Write(p []byte) (int, error) { return l.WriteBuffers([][]byte{p})
 // p is all of a chunk from shared memory, and stays as it is until the peer has
 // acknowledged it.
 func (l *link) send(id uint32, p []byte, lasting bool, closed *atomic.Bool) error {
+	if len(p) <= batchFrame && l.shared() {
+		var h [linkHeaderSize]byte
+		psh(h[:], id, len(p))
+		return l.batched(h[:], p, true, closed)
+	}
 	l.wmu.Lock()
 	defer l.wmu.Unlock()
+	l.flushBatchLocked()
 	if closed.Load() {
 		return io.ErrClosedPipe
 	}
@@ -251,13 +265,18 @@ func (l *link) send(id uint32, p []byte, lasting bool, closed *atomic.Bool) erro
 	for i := range frames {
 		part := p[i*linkPayload : min((i+1)*linkPayload, len(p))]
 		h := headers[i*linkHeaderSize : (i+1)*linkHeaderSize]
-		h[0], h[1] = linkVersion, cmdPSH
-		binary.LittleEndian.PutUint16(h[2:], uint16(len(part)))
-		binary.LittleEndian.PutUint32(h[4:], id)
+		psh(h, id, len(part))
 		l.parts = append(l.parts, h, part)
 	}
 	_, err := l.flushLocked(lasting)
 	return err
+}
+
+// psh makes h the header of n bytes of content of stream id.
+func psh(h []byte, id uint32, n int) {
+	h[0], h[1] = linkVersion, cmdPSH
+	binary.LittleEndian.PutUint16(h[2:], uint16(n))
+	binary.LittleEndian.PutUint32(h[4:], id)
 }
 
 // flushLocked writes the parts. The peer may take its time, but not take

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"sync"
@@ -40,6 +41,8 @@ type Dir struct {
 	ttl   time.Duration
 	fsync Fsync
 	syncs *dirSyncs
+
+	unnamed bool // there can be files without a name
 
 	mu      sync.Mutex
 	cleaned time.Time
@@ -86,7 +89,21 @@ func newDir(path string, on disk, same func(a, b fs.FileInfo) bool, opts DirOpti
 	if err := on.MkdirAll(stateDir); err != nil {
 		return nil, err
 	}
+	d.unnamed = d.canUnnamed()
 	return d, d.cleanNow()
+}
+
+// canUnnamed tries whether a file can be made without a name, and named.
+func (d *Dir) canUnnamed() bool {
+	f, err := d.disk.CreateUnnamed(stateDir)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	name := filepath.Join(stateDir, fmt.Sprintf("%016x%s", rand.Uint64(), journalExt)) // what is left of it would be cleaned
+	err = d.disk.Link(f, name)
+	_ = d.disk.Remove(name)
+	return err == nil
 }
 
 // cleanEvery is how often a daemon that runs for long looks for what is stale.
@@ -126,8 +143,11 @@ func (d *Dir) Create(ctx context.Context, r Request) (f File, have Have, err err
 			d.release(name)
 		}
 	}()
+	small := r.Size >= 0 && r.Size <= smallSize
 	target, err := d.disk.Lstat(name)
 	switch {
+	case small && errors.Is(err, fs.ErrNotExist):
+		return &smallFile{dir: d, name: name, req: r}, have, nil
 	case errors.Is(err, fs.ErrNotExist):
 		return d.openPart(ctx, name, r)
 	case err != nil:
@@ -135,8 +155,10 @@ func (d *Dir) Create(ctx context.Context, r Request) (f File, have Have, err err
 	case !target.Mode().IsRegular():
 		return nil, have, protocol.Errorf(protocol.CodeExists, "%q exists and is not a regular file (%s)", r.Name, target.Mode().Type())
 	}
-	again := r.Force && r.Preserve && (!target.ModTime().Equal(r.MTime) || target.Mode().Perm() != fs.FileMode(r.Mode).Perm())
-	if m, ok := d.readManifest(name, target); ok && !again && (!m.Unsynced || d.fsync == FsyncNever) && m.Source == sourceKey(r.Offer) && m.Digest.Algorithm() == r.Digest {
+	if small && r.Force {
+		return &smallFile{dir: d, name: name, req: r, target: target}, have, nil
+	}
+	if m, ok := d.readManifest(name, target); ok && !r.changes(target) && (!m.Unsynced || d.fsync == FsyncNever) && m.Source == sourceKey(r.Offer) && m.Digest.Algorithm() == r.Digest {
 		return &publishedFile{dir: d, name: name}, Have{Offset: m.Size, Published: true, Digest: m.Digest}, nil
 	}
 	if r.Force {
@@ -145,11 +167,13 @@ func (d *Dir) Create(ctx context.Context, r Request) (f File, have Have, err err
 	if r.Size >= 0 && r.Size != target.Size() {
 		return nil, have, errDiffers(r.Name, fmt.Sprintf("it has %d bytes, the new one %d", target.Size(), r.Size))
 	}
-	existing, err := d.disk.Read(name)
-	if err != nil {
-		return nil, have, err
-	}
-	return &sameFile{dir: d, name: name, offer: r.Offer, file: existing}, have, nil
+	f, err = d.openSame(name, r)
+	return f, have, err
+}
+
+// changes reports whether r is to change more of target than its content.
+func (r Request) changes(target fs.FileInfo) bool {
+	return r.Force && r.Preserve && (!target.ModTime().Equal(r.MTime) || target.Mode().Perm() != fs.FileMode(r.Mode).Perm())
 }
 
 func errDiffers(name protocol.Name, how string) error {

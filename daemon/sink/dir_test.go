@@ -42,12 +42,13 @@ func TestDirFileAppearsOnlyAtPublish(t *testing.T) {
 				assert.True(t, strings.HasPrefix(all[0], protocol.ReservedPrefix), all[0])
 				assert.True(t, strings.HasSuffix(all[0], ".part"), all[0])
 			}
-			f, _, err := d.Create(t.Context(), request(offer(name, 11)))
+			content := strings.Repeat("hello world", protocol.MaxEarly/10)
+			f, _, err := d.Create(t.Context(), request(offer(name, int64(len(content)))))
 			require.NoError(t, err)
 			isPart()
-			_, err = f.Write([]byte("hello "))
+			_, err = f.Write([]byte(content[:6]))
 			require.NoError(t, err)
-			_, err = f.Write([]byte("world"))
+			_, err = f.Write([]byte(content[6:]))
 			require.NoError(t, err)
 			isPart()
 			require.NoError(t, f.Stage(t.Context(), ""))
@@ -57,7 +58,7 @@ func TestDirFileAppearsOnlyAtPublish(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, sink.Published{Location: filepath.Join(path, filepath.FromSlash(name))}, p)
 			assert.Equal(t, []string{filepath.Base(name)}, entries(t, folder))
-			assertContent(t, p.Location, "hello world")
+			assertContent(t, p.Location, content)
 		})
 	}
 }
@@ -212,29 +213,116 @@ func TestDirNameIsTakenUntilTheEnd(t *testing.T) {
 // A target that comes between Create and Publish belongs to somebody else: to
 // another process, or to another daemon on the same directory.
 func TestDirTargetThatCameMeanwhile(t *testing.T) {
-	for _, force := range []bool{false, true} {
-		one, path := openDir(t)
-		two := openDirAt(t, path)
-		o := offer("f", 5)
-		o.Force = force
-		f, _, err := one.Create(t.Context(), request(o))
-		require.NoError(t, err)
-		require.NoError(t, fill(t, f, "first"))
-		_, err = put(t, two, offer("f", 6), "second")
-		assertCode(t, protocol.CodeConflict, err)
-		write(t, filepath.Join(path, "f"), "second")
-
-		_, err = f.Publish(t.Context())
-		if force {
+	for _, large := range []bool{false, true} {
+		for _, force := range []bool{false, true} {
+			one, path := openDir(t)
+			two := openDirAt(t, path)
+			first := "first"
+			if large {
+				first = strings.Repeat("first", protocol.MaxEarly)
+			}
+			o := offer("f", int64(len(first)))
+			o.Force = force
+			f, _, err := one.Create(t.Context(), request(o))
 			require.NoError(t, err)
-			assertContent(t, filepath.Join(path, "f"), "first")
-			continue
+			require.NoError(t, fill(t, f, first))
+			if large { // its part is locked
+				_, err = put(t, two, offer("f", int64(len(first))), first)
+				assertCode(t, protocol.CodeConflict, err)
+			}
+			_, err = put(t, two, offer("other", 6), "second")
+			require.NoError(t, err)
+			require.NoError(t, os.Rename(filepath.Join(path, "other"), filepath.Join(path, "f")))
+
+			_, err = f.Publish(t.Context())
+			if force {
+				require.NoError(t, err)
+				assert.Equal(t, []string{"f"}, entries(t, path))
+				assertContent(t, filepath.Join(path, "f"), first)
+				continue
+			}
+			assertCode(t, protocol.CodeExists, err)
+			f.Discard(false)
+			assert.Equal(t, []string{"f"}, entries(t, path))
+			assertContent(t, filepath.Join(path, "f"), "second")
 		}
-		assertCode(t, protocol.CodeExists, err)
-		f.Discard(false)
-		assert.Equal(t, []string{"f"}, entries(t, path))
-		assertContent(t, filepath.Join(path, "f"), "second")
 	}
+}
+
+// Of two daemons on one directory with the same small file one is first, and
+// the other one finds it there.
+func TestDirTwoSmallFilesOfOneName(t *testing.T) {
+	one, path := openDir(t)
+	two := openDirAt(t, path)
+	var files []sink.File
+	for _, d := range []*sink.Dir{one, two} {
+		f, _, err := d.Create(t.Context(), request(offer("a/f", 5)))
+		require.NoError(t, err)
+		require.NoError(t, fill(t, f, "small"))
+		assert.Empty(t, onlyFiles(t, path), "nothing has a name before it is published")
+		files = append(files, f)
+	}
+	_, err := files[1].Publish(t.Context())
+	require.NoError(t, err)
+	_, err = files[0].Publish(t.Context())
+	assertCode(t, protocol.CodeExists, err)
+	files[0].Discard(true)
+	assert.Equal(t, []string{"a/", "a/f"}, entries(t, path))
+	assert.Empty(t, entries(t, filepath.Join(path, ".sbcast-state")), "a small file needs no notes")
+
+	p, err := put(t, one, offer("a/f", 5), "small")
+	require.NoError(t, err)
+	assert.True(t, p.Unchanged)
+	_, err = put(t, one, offer("a/f", 5), "other")
+	assertCode(t, protocol.CodeExists, err)
+	assertContent(t, filepath.Join(path, "a/f"), "small")
+}
+
+// onlyFiles lists the files beneath dir that are not directories.
+func onlyFiles(t *testing.T, dir string) (files []string) {
+	t.Helper()
+	for _, e := range entries(t, dir) {
+		if !strings.HasSuffix(e, "/") {
+			files = append(files, e)
+		}
+	}
+	return files
+}
+
+// A small file replaces another one under force, and leaves an equal one alone.
+func TestDirSmallFileUnderForce(t *testing.T) {
+	d, path := openDir(t)
+	target := filepath.Join(path, "f")
+	write(t, target, "small")
+	before, err := os.Stat(target)
+	require.NoError(t, err)
+	o := offer("f", 5)
+	o.Force = true
+	p, err := put(t, d, o, "small")
+	require.NoError(t, err)
+	assert.True(t, p.Unchanged)
+	after, err := os.Stat(target)
+	require.NoError(t, err)
+	assert.True(t, os.SameFile(before, after))
+
+	for _, content := range []string{"other", "longer", ""} {
+		o := offer("f", int64(len(content)))
+		o.Force = true
+		p, err = put(t, d, o, content)
+		require.NoError(t, err)
+		assert.False(t, p.Unchanged)
+		assertContent(t, target, content)
+	}
+	assert.Equal(t, []string{"f"}, entries(t, path))
+
+	o = offer("f", 0)
+	o.Force, o.Preserve, o.Mode, o.MTime = true, true, 0o640, time.Unix(1e9, 0)
+	p, err = put(t, d, o, "")
+	require.NoError(t, err)
+	assert.False(t, p.Unchanged, "the time is to be changed")
+	after, err = os.Stat(target)
+	require.NoError(t, err)
+	assert.True(t, after.ModTime().Equal(o.MTime))
 }
 
 func TestDirTwoStoresShareNothing(t *testing.T) {

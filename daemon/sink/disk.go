@@ -23,6 +23,8 @@ type disk interface {
 	Lstat(name string) (fs.FileInfo, error)
 	ReadDir(name string) ([]string, error)
 	MkdirAll(name string) error
+	CreateUnnamed(folder string) (diskFile, error) // a file to be in folder; errors.ErrUnsupported where there are none without a name
+	Link(f diskFile, name string) error            // gives it a name, which must be free
 	Rename(from, to string) error
 	Remove(name string) error
 	Chtimes(name string, mtime time.Time) error

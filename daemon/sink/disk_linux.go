@@ -2,7 +2,11 @@ package sink
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,4 +27,46 @@ func allocate(f *os.File, size int64) error {
 		}
 		return nil
 	}
+}
+
+// CreateUnnamed makes a file with O_TMPFILE, which most local file systems have.
+func (d rootDisk) CreateUnnamed(folder string) (diskFile, error) {
+	f, err := d.root.OpenFile(folder, os.O_RDWR|unix.O_TMPFILE, 0o666)
+	if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EINVAL) { // the flag is not known
+		return nil, fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return rootFile{f}, nil
+}
+
+// Link gives a file of CreateUnnamed its name. Older kernels want a privilege
+// for that, but not of who goes by /proc (open(2), O_TMPFILE).
+func (d rootDisk) Link(f diskFile, name string) error {
+	folder, err := d.root.OpenFile(filepath.Dir(name), os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	fd := descriptor(f.(rootFile).File)
+	to, base := descriptor(folder), filepath.Base(name)
+	err = unix.Linkat(fd, "", to, base, unix.AT_EMPTY_PATH)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EPERM) {
+		err = unix.Linkat(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(fd), to, base, unix.AT_SYMLINK_FOLLOW)
+	}
+	runtime.KeepAlive(f)
+	if err != nil {
+		return &os.PathError{Op: "link", Path: name, Err: err}
+	}
+	return nil
+}
+
+// descriptor is f's, which stays open: [os.File.Fd] would set its mode anew.
+func descriptor(f *os.File) (fd int) {
+	fd = -1
+	if raw, err := f.SyscallConn(); err == nil {
+		_ = raw.Control(func(d uintptr) { fd = int(d) })
+	}
+	return fd
 }

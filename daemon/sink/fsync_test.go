@@ -182,7 +182,7 @@ func TestFsyncCommitFails(t *testing.T) {
 	disk.fail = strictFailNth("sync", 1, syscall.ENOSPC) // room is found only then on some systems
 	d, err := newDir("/policy", disk, strictSame, DirOptions{Fsync: FsyncCommit})
 	require.NoError(t, err)
-	first, p := newPowerPush("first", powerContent(74, 5_000)), newPowerPush("file", powerContent(71, 5_000))
+	first, p := newPowerPush("first", powerContent(74, 25_000)), newPowerPush("file", powerContent(71, 25_000))
 	_, err = first.run(d)
 	require.NoError(t, err)
 	_, err = p.run(d)
@@ -198,7 +198,7 @@ func TestFsyncCommitFails(t *testing.T) {
 // syncs: it is compared and synced.
 func TestFsyncNeverIsNotTrusted(t *testing.T) {
 	disk := newStrictFS()
-	p := newPowerPush("file", powerContent(72, 5_000))
+	p := newPowerPush("file", powerContent(72, 25_000))
 	for _, c := range []struct {
 		fsync     Fsync
 		published bool
@@ -212,22 +212,34 @@ func TestFsyncNeverIsNotTrusted(t *testing.T) {
 	}
 }
 
-// A small file is two new entries and no removal.
-func TestSmallFileCosts(t *testing.T) {
-	disk := newStrictFS()
-	d, err := newDir("/small", disk, strictSame, DirOptions{})
-	require.NoError(t, err)
-	first := len(disk.ops)
-	p := newPowerPush("file", powerContent(73, 4_096))
-	_, err = p.run(d)
-	require.NoError(t, err)
-	count := map[string]int{}
-	for _, op := range disk.ops[first:] {
-		count[op.Kind]++
+// A small file is one new entry, any other one two, and nothing is removed.
+func TestFileCosts(t *testing.T) {
+	for name, c := range map[string]struct {
+		size  int
+		costs map[string]int
+		files []string
+	}{
+		"small": {smallSize, map[string]int{
+			"lstat": 1, "create": 1, "put": 1, "sync": 1, "link": 1, "close": 1, "syncdir": 1,
+		}, []string{"file"}},
+		"large": {smallSize + 1, map[string]int{
+			"lstat": 3, "open": 1, "lock": 1, "stat": 2, "allocate": 1, "create": 1, "put": 5,
+			"sync": 1, "close": 2, "rename": 2, "syncdir": 1,
+		}, []string{manifestPath("file"), "file"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			disk := newStrictFS()
+			d, err := newDir("/small", disk, strictSame, DirOptions{})
+			require.NoError(t, err)
+			first := len(disk.ops)
+			_, err = newPowerPush("file", powerContent(73, c.size)).run(d)
+			require.NoError(t, err)
+			count := map[string]int{}
+			for _, op := range disk.ops[first:] {
+				count[op.Kind]++
+			}
+			require.Equal(t, c.costs, count)
+			require.Equal(t, c.files, disk.list())
+		})
 	}
-	require.Equal(t, map[string]int{
-		"lstat": 3, "open": 1, "lock": 1, "stat": 2, "create": 1, "put": 4,
-		"sync": 1, "close": 2, "rename": 2, "syncdir": 1,
-	}, count)
-	require.Equal(t, []string{manifestPath(p.name), p.name}, disk.list())
 }

@@ -136,7 +136,7 @@ func TestJournalFlippedBitsAtTheStore(t *testing.T) {
 
 // Of a damaged manifest nothing is believed.
 func TestManifestEveryPrefixAndBitFlip(t *testing.T) {
-	p := newPowerPush("file", powerContent(31, 3_000))
+	p := newPowerPush("file", powerContent(31, 30_000))
 	disk := newStrictFS()
 	d, err := newDir("/fault", disk, strictSame, DirOptions{})
 	require.NoError(t, err)

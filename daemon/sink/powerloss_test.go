@@ -225,6 +225,41 @@ var powerScenarios = []struct {
 		l.push(p)
 		return p
 	}},
+	{"small", false, func(l *powerLife) *powerPush {
+		p := newPowerPush("a/file", powerContent(40, 12_000))
+		l.expect(powerTruth{absent: true, contents: [][]byte{p.content}})
+		l.open()
+		l.push(p)
+		return p
+	}},
+	{"small, staged and given up", false, func(l *powerLife) *powerPush {
+		p := newPowerPush("a/file", powerContent(41, 12_000))
+		l.expect(powerTruth{absent: true})
+		l.open()
+		a := l.begin(p, 12_000)
+		require.NoError(l, a.file.Stage(strictContext, powerDigest(p.content)))
+		a.file.Discard(true)
+		return p
+	}},
+	{"small, over an old file by force", false, func(l *powerLife) *powerPush {
+		old := powerContent(42, 12_000)
+		l.disk.put(l, "file", old, true)
+		p := newPowerPush("file", powerContent(43, 12_000), powerForce)
+		l.expect(powerTruth{contents: [][]byte{old, p.content}})
+		l.open()
+		l.push(p)
+		return p
+	}},
+	{"small, unchanged", false, func(l *powerLife) *powerPush {
+		p := newPowerPush("a/file", powerContent(44, 12_000))
+		l.disk.put(l, p.name, p.content, true)
+		l.expect(powerTruth{contents: [][]byte{p.content}})
+		l.open()
+		l.push(p)
+		p.offer.Force = true
+		l.push(p)
+		return p
+	}},
 	{"of unknown size", false, func(l *powerLife) *powerPush {
 		p := newPowerPush("file", powerContent(2, 24_000), func(o *protocol.Offer) { o.Size, o.Fingerprint = -1, "" })
 		l.expect(powerTruth{absent: true, contents: [][]byte{p.content}})

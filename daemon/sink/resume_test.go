@@ -405,7 +405,7 @@ func TestResumeManifestOfGoneFile(t *testing.T) {
 	dir := t.TempDir()
 	_, l, stop := faultReader(t, dir)
 	for _, name := range []string{"gone", "here"} {
-		_, _, err := faultReceive(t, l, newPowerPush(name, powerContent(77, 3000), func(o *protocol.Offer) { o.ID = name }))
+		_, _, err := faultReceive(t, l, newPowerPush(name, powerContent(77, 30_000), func(o *protocol.Offer) { o.ID = name }))
 		require.NoError(t, err)
 		require.FileExists(t, filepath.Join(dir, manifestPath(name)))
 	}

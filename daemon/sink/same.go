@@ -25,6 +25,15 @@ type sameFile struct {
 	digest protocol.Digest
 }
 
+// openSame opens the file that has the name, to be compared.
+func (d *Dir) openSame(name string, r Request) (File, error) {
+	existing, err := d.disk.Read(name)
+	if err != nil {
+		return nil, err
+	}
+	return &sameFile{dir: d, name: name, offer: r.Offer, file: existing}, nil
+}
+
 func (s *sameFile) Write(b []byte) (int, error) {
 	if len(s.buf) < len(b) {
 		s.buf = make([]byte, len(b))
@@ -56,7 +65,7 @@ func (s *sameFile) Stage(_ context.Context, digest protocol.Digest) error {
 }
 
 // Publish notes that the file is what this source has, so that the next push
-// of it costs a round trip.
+// of it costs a round trip, as that of a small file does anyway.
 func (s *sameFile) Publish(context.Context) (Published, error) {
 	if s.dir.fsync == FsyncCommit {
 		if err := s.file.Sync(); err != nil {
@@ -66,7 +75,7 @@ func (s *sameFile) Publish(context.Context) (Published, error) {
 	if err := s.dir.syncEntry(s.name, s.dir.syncs.mark()); err != nil {
 		return Published{}, err
 	}
-	if info, err := s.file.Stat(); err == nil {
+	if info, err := s.file.Stat(); err == nil && s.size > smallSize {
 		_ = s.dir.writeManifest(manifest{ // only spares work
 			Name: s.name, Source: sourceKey(s.offer), Digest: s.digest,
 			Size: s.size, MTime: info.ModTime(), When: time.Now(), Unsynced: s.dir.fsync == FsyncNever,
