@@ -76,6 +76,9 @@ func push(c *cli.Context) error {
 
 	begun := time.Now()
 	p := &pushes{sources: sources, to: cl.Addr(), out: newReporter(c, sources, host), shows: map[int]display{}}
+	if len(sources) > 1 {
+		defer floorHeap()()
+	}
 	cl.PushAll(c.Context, sources, opts, p)
 	p.sum.settle(context.Cause(c.Context), len(sources))
 	p.out.result(&p.sum, time.Since(begun))

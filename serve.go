@@ -23,13 +23,6 @@ import (
 // transfers under way go on. What is not done by then resumes later.
 const drainTimeout = 3 * time.Second
 
-// heapFloor is memory that a daemon allocates and never touches, so that it is
-// not resident. The collector lets the heap grow in proportion to what is in
-// it, and in that of a daemon are 2 MiB, for chunks live elsewhere: with many
-// small files it ran 50 times a second and took a fifth of the CPU time. With
-// the floor there are 5 MiB of garbage between two collections.
-const heapFloor = 8 << 20
-
 // gcPercent is how much a daemon's heap may grow between two collections. What
 // is in it, small chunks mostly, costs the collector nothing: half of Go's
 // default took a quarter off the broadcaster's peak (scripts/memory.sh).
@@ -132,8 +125,7 @@ func serve(ctx context.Context, servers map[service]net.Listener, reload ...func
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	floor := make([]byte, heapFloor)
-	defer runtime.KeepAlive(floor)
+	defer floorHeap()()
 	failed := make(chan error, len(servers))
 	var serving sync.WaitGroup
 	for s, ln := range servers {
