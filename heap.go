@@ -2,7 +2,11 @@
 
 package main
 
-import "runtime"
+import (
+	"math"
+	"runtime"
+	"runtime/debug"
+)
 
 // heapFloor is memory that is allocated and never touched, so that it is not
 // resident. The collector lets the heap grow in proportion to what is in it,
@@ -11,8 +15,12 @@ import "runtime"
 // floor there are 5 MiB of garbage between two collections.
 const heapFloor = 8 << 20
 
-// floorHeap puts the floor in until the function that it returns is called.
+// floorHeap puts the floor in until the function that it returns is called. It
+// leaves it out where memory is limited, by --memory or GOMEMLIMIT.
 func floorHeap() (remove func()) {
+	if debug.SetMemoryLimit(-1) < math.MaxInt64 {
+		return func() {}
+	}
 	floor := make([]byte, heapFloor)
 	return func() { runtime.KeepAlive(floor) }
 }

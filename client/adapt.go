@@ -64,7 +64,8 @@ type governor struct {
 	mode    mode
 	window  int64
 	opening bool  // the first window of an attempt: nothing is decided yet
-	probe   int64 // offset up to which chunks go raw first; 0 when the link turned out slow
+	probe   int64 // offset up to which chunks go raw first; 0: that is over, or not worth it
+	probed  slice // of it: when and where it began
 	begun   int64 // offset where it began
 	end     int64 // offset of what was sent
 	settle  int64 // offset to be acknowledged before the mode can be measured
@@ -115,13 +116,13 @@ func newGovernor(c protocol.Compression, workers int) *governor {
 	return g
 }
 
-// start begins an attempt, with content from offset on: rest bytes, or -1
+// start begins an attempt, with content from offset on: rest bytes, negative
 // when that is not known.
 func (g *governor) start(now time.Time, window, offset, rest int64) {
 	g.window, g.begun, g.end, g.settle = window, offset, offset, offset
 	g.opening, g.trial = true, false
 	g.probe = 0
-	if first := min(rest/probeShare, window/2); first >= DefaultChunkSize { // for a little content the probe is not worth it
+	if first := min(rest/probeShare, window/2); g.mode == modeRaw && first >= DefaultChunkSize {
 		g.probe = offset + first
 	}
 	g.slice = slice{begun: now, acked: offset}
@@ -147,7 +148,7 @@ func (g *governor) sample(now time.Time, n, size int, took time.Duration) {
 	g.sampled = now.Add(max(sampleEvery, sampleShare*took))
 	g.ratio, g.speed = float64(size)/float64(n), perSecond(int64(n), took)
 	if g.opening && g.ratio <= worth {
-		g.mode = modeLZ4
+		g.turn(modeLZ4)
 	}
 }
 
@@ -200,12 +201,12 @@ func (g *governor) probing(now time.Time, acked int64) bool {
 	if !g.auto || g.probe == 0 || g.end < g.probe {
 		return false
 	}
-	took := now.Sub(g.slice.begun)
+	took := now.Sub(g.probed.begun)
 	if acked < g.probe {
 		return g.opening && took < probeWait
 	}
-	rate := perSecond(acked-g.slice.acked, took)
-	g.slice = slice{begun: now, acked: acked}
+	rate := perSecond(acked-g.probed.acked, took)
+	g.probed = slice{begun: now, acked: acked}
 	switch half := g.begun + g.window/2; {
 	case rate < probeFast: // that was a trial of raw
 		g.probe = 0
@@ -215,6 +216,7 @@ func (g *governor) probing(now time.Time, acked int64) bool {
 		g.probe = half
 	default:
 		g.probe, g.opening = 0, false
+		g.slice = g.probed
 		g.turn(modeRaw)
 	}
 	return false
@@ -226,6 +228,7 @@ func (g *governor) open(now time.Time, p passed) {
 	content, acked := p.end-g.begun, p.acked-g.begun
 	if content <= p.content {
 		g.slice.begun = now // the source may have taken its time
+		g.probed = g.slice
 	}
 	keepsUp := content >= g.window/4 && acked >= content/4*3
 	if !keepsUp && content < g.window {

@@ -4,8 +4,8 @@
 // Like reads from a socket (protocol/socket_linux.go) such reads are made
 // without telling Go's scheduler, whose monitor else takes the core from each of
 // them. That holds only for reads that do not wait for a disk: preadv2(2) with
-// RWF_NOWAIT, or anything on a tmpfs, which knows no such flag. What is not in
-// memory is read as ever.
+// RWF_NOWAIT, or anything on a tmpfs, which knows no such flag (and waits only
+// for what was swapped out). What is not in memory is read as ever.
 
 package client
 
@@ -41,7 +41,8 @@ func readCached(f *os.File) io.ReadCloser {
 	}
 	c := &cachedFile{File: f, raw: raw, flags: unix.RWF_NOWAIT}
 	var fs unix.Statfs_t
-	if err := raw.Control(func(fd uintptr) { err = unix.Fstatfs(int(fd), &fs) }); err == nil && fs.Type == unix.TMPFS_MAGIC {
+	_ = raw.Control(func(fd uintptr) { err = unix.Fstatfs(int(fd), &fs) })
+	if err == nil && fs.Type == unix.TMPFS_MAGIC {
 		c.flags = 0
 	}
 	c.try = func(fd uintptr) bool {

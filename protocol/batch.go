@@ -22,12 +22,14 @@ const (
 	batchFrame = 20 << 10
 	// batchMost is from how many bytes on a batch takes no more content.
 	batchMost = 128 << 10
+	// batchKept is the most that a connection keeps for its next batch.
+	batchKept = 32 << 10
 )
 
 // batch is what is written together.
 type batch struct {
 	frames  []byte
-	written chan struct{} // closed when it is, or err says why not
+	written chan struct{} // closed when that is over; err says how
 	err     error
 }
 
@@ -73,7 +75,10 @@ func (q *batches) take() *batch {
 func (q *batches) end(b *batch, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.free, b.frames = b.frames, nil
+	if cap(b.frames) <= batchKept {
+		q.free = b.frames
+	}
+	b.frames = nil
 	b.err = err
 	close(b.written)
 }

@@ -57,9 +57,8 @@ const leastShared = 256 << 10
 // room for data, so that a 1-byte chunk does not cost a 4 MiB buffer.
 var chunkPools [chunkClasses]sync.Pool
 
-// sharedKept is how many bytes of buffers in shared memory are kept for reuse;
-// what is beyond that goes back to the system. A pool would not do: the
-// collector, which empties it, does not see this memory, and what it takes
+// sharedKept is how many bytes of buffers in shared memory are kept from the
+// collector, which empties pools however much they are used: what it takes
 // comes back in small pages. It is what a push takes with the default window.
 const sharedKept = 16 << 20
 
@@ -68,14 +67,17 @@ var kept = struct {
 	chunks [chunkClasses][]*Chunk
 	bytes  int
 	most   int
+	tight  bool // what is beyond most goes back to the system
 }{most: sharedKept}
 
-// KeepChunks bounds the memory of chunks that is kept for reuse by this
-// process to n bytes, where that is less than usual.
+// KeepChunks says that no more than n bytes of the memory of large chunks are
+// to be kept for reuse. Otherwise there is no bound but the collector's, who
+// comes rarely, for most of it is not his: to give memory back and take it
+// again takes three times as long with a few pushes at once.
 func KeepChunks(n int64) {
 	kept.Lock()
 	defer kept.Unlock()
-	kept.most = int(min(n, sharedKept))
+	kept.most, kept.tight = int(n), true
 }
 
 // takeShared returns a chunk that was kept, or nil.
@@ -85,27 +87,41 @@ func takeShared(class int) *Chunk {
 	}
 	kept.Lock()
 	defer kept.Unlock()
-	all := kept.chunks[class]
-	if len(all) == 0 {
+	if len(kept.chunks[class]) == 0 {
 		return nil
 	}
+	return popKept(class)
+}
+
+// keepShared keeps c, if there is room. Where memory is tight, chunks of other
+// sizes make way, and what finds no room is given back.
+func keepShared(class int, c *Chunk) {
+	kept.Lock()
+	defer kept.Unlock()
+	for other := range kept.chunks {
+		for kept.tight && other != class && kept.bytes+len(c.buf) > kept.most && len(kept.chunks[other]) > 0 {
+			popKept(other).mem.giveBack()
+		}
+	}
+	switch {
+	case kept.bytes+len(c.buf) <= kept.most:
+		kept.bytes += len(c.buf)
+		kept.chunks[class] = append(kept.chunks[class], c)
+	case kept.tight:
+		c.mem.giveBack()
+	default:
+		chunkPools[class].Put(c)
+	}
+}
+
+// popKept takes a chunk of class, of which there is one. Kept is locked.
+func popKept(class int) *Chunk {
+	all := kept.chunks[class]
 	c := all[len(all)-1]
 	all[len(all)-1] = nil
 	kept.chunks[class] = all[:len(all)-1]
 	kept.bytes -= len(c.buf)
 	return c
-}
-
-// keepShared keeps c, if there is room.
-func keepShared(class int, c *Chunk) bool {
-	kept.Lock()
-	defer kept.Unlock()
-	if kept.bytes+len(c.buf) > kept.most {
-		return false
-	}
-	kept.bytes += len(c.buf)
-	kept.chunks[class] = append(kept.chunks[class], c)
-	return true
 }
 
 func chunkClass(n int) int {
@@ -215,11 +231,10 @@ func (c *Chunk) Release() {
 		panic("protocol: Release of a released chunk")
 	case n == 0:
 		class := chunkClass(len(c.buf) - chunkOverhead - chunkPad)
-		switch {
-		case c.mem == nil:
+		if c.mem == nil {
 			chunkPools[class].Put(c)
-		case !keepShared(class, c):
-			c.mem.giveBack()
+		} else {
+			keepShared(class, c)
 		}
 	}
 }

@@ -230,8 +230,8 @@ func (l *link) WriteBuffers(v [][]byte) (int, error) {
 		l.add(binary.LittleEndian.Uint32(h[4:]))
 	}
 	if len(v) == 2 && len(v[1]) <= batchFrame && l.shared() {
-		// smux learns from Read that a connection is lost. The frames of all
-		// streams wait behind one of its own, which waits for nothing.
+		// Smux need not wait behind what others write: when its frame is lost,
+		// nothing can be written behind it, and all streams learn that.
 		return len(v[0]) + len(v[1]), l.batched(v[0], v[1], false, nil)
 	}
 	l.wmu.Lock()

@@ -167,8 +167,11 @@ func (d *Dir) Create(ctx context.Context, r Request) (f File, have Have, err err
 	if r.Size >= 0 && r.Size != target.Size() {
 		return nil, have, errDiffers(r.Name, fmt.Sprintf("it has %d bytes, the new one %d", target.Size(), r.Size))
 	}
-	f, err = d.openSame(name, r)
-	return f, have, err
+	same, err := d.openSame(name, r)
+	if err != nil {
+		return nil, have, err
+	}
+	return same, have, nil
 }
 
 // changes reports whether r is to change more of target than its content.

@@ -262,20 +262,44 @@ func TestDirTwoSmallFilesOfOneName(t *testing.T) {
 		assert.Empty(t, onlyFiles(t, path), "nothing has a name before it is published")
 		files = append(files, f)
 	}
-	_, err := files[1].Publish(t.Context())
+	third, _, err := openDirAt(t, path).Create(t.Context(), request(offer("a/f", 5)))
 	require.NoError(t, err)
-	_, err = files[0].Publish(t.Context())
+	require.NoError(t, fill(t, third, "other"))
+	p, err := files[1].Publish(t.Context())
+	require.NoError(t, err)
+	assert.False(t, p.Unchanged)
+	p, err = files[0].Publish(t.Context())
+	require.NoError(t, err)
+	assert.True(t, p.Unchanged, "it has what is there")
+	_, err = third.Publish(t.Context())
 	assertCode(t, protocol.CodeExists, err)
-	files[0].Discard(true)
+	third.Discard(true)
 	assert.Equal(t, []string{"a/", "a/f"}, entries(t, path))
 	assert.Empty(t, entries(t, filepath.Join(path, ".sbcast-state")), "a small file needs no notes")
 
-	p, err := put(t, one, offer("a/f", 5), "small")
+	p, err = put(t, one, offer("a/f", 5), "small")
 	require.NoError(t, err)
 	assert.True(t, p.Unchanged)
 	_, err = put(t, one, offer("a/f", 5), "other")
 	assertCode(t, protocol.CodeExists, err)
 	assertContent(t, filepath.Join(path, "a/f"), "small")
+}
+
+// A file that is given up takes the directory away that was made for it, even
+// if another one without a name is to be there.
+func TestDirSmallFileAfterItsFolderWent(t *testing.T) {
+	d, path := openDir(t)
+	var files []sink.File
+	for _, name := range []string{"a/b/one", "a/b/two"} {
+		f, _, err := d.Create(t.Context(), request(offer(name, 5)))
+		require.NoError(t, err)
+		require.NoError(t, fill(t, f, "small"))
+		files = append(files, f)
+	}
+	files[0].Discard(false)
+	_, err := files[1].Publish(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, []string{"a/", "a/b/", "a/b/two"}, entries(t, path))
 }
 
 // onlyFiles lists the files beneath dir that are not directories.

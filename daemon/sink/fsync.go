@@ -14,7 +14,8 @@ type Fsync string
 // The policies. The zero value is FsyncAlways.
 const (
 	// FsyncAlways syncs content before Ready, and the directory before the
-	// receipt: what a reader said survives a power loss.
+	// receipt: what a reader said survives a power loss, but that a small file
+	// is ready, which is sent again.
 	FsyncAlways Fsync = "always"
 	// FsyncCommit syncs both at the commit, content before it gets its name.
 	// What is published is as durable as with FsyncAlways; what is staged may be

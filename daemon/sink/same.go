@@ -26,7 +26,7 @@ type sameFile struct {
 }
 
 // openSame opens the file that has the name, to be compared.
-func (d *Dir) openSame(name string, r Request) (File, error) {
+func (d *Dir) openSame(name string, r Request) (*sameFile, error) {
 	existing, err := d.disk.Read(name)
 	if err != nil {
 		return nil, err

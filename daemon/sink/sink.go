@@ -63,7 +63,8 @@ type Have struct {
 type File interface {
 	// Write takes the next bytes of content.
 	io.Writer
-	// Stage makes all that was written durable, and not visible.
+	// Stage makes all that was written durable, as far as the store can what has
+	// no name yet, and not visible.
 	Stage(ctx context.Context, digest protocol.Digest) error
 	// Publish makes the file visible under its name, whole.
 	Publish(ctx context.Context) (Published, error)

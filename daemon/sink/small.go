@@ -3,13 +3,15 @@
 // A journal, a manifest and a part of its own cost more than a small file does,
 // and to go on in the middle of one is not worth anything: its content goes
 // with the offer. So nothing is on disk before the file is staged, and then, on
-// Linux, as a file without a name, of which nothing is left if the reader dies
-// and which no other process can take for its own. That was half of what a
-// reader took for 10,000 files of 4 KiB (scripts/smallfiles.sh).
+// Linux, as a file without a name, which nobody sees and which is gone when the
+// reader dies. The rest was half of what a reader took for 10,000 files of 4 KiB
+// (scripts/smallfiles.sh). What replaces another file, or preserves its mode,
+// is a part all the same.
 
 package sink
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +25,9 @@ import (
 // smallSize is the most content of a small file, in bytes: what a client sends
 // with its offer.
 const smallSize = protocol.MaxEarly
+
+// linkTries is how often a directory is made anew that others remove.
+const linkTries = 10
 
 // smallFile is a small file. What is made of it is decided when it is whole.
 type smallFile struct {
@@ -58,63 +63,91 @@ func (s *smallFile) Stage(ctx context.Context, digest protocol.Digest) (err erro
 
 // place puts the content where it can be published from.
 func (s *smallFile) place(ctx context.Context) (File, error) {
-	var f File
-	var err error
-	var have Have
-	switch {
-	case s.target != nil && s.target.Size() == s.req.Size && !s.req.changes(s.target):
-		if f, err = s.dir.openSame(s.name, s.req); err != nil {
+	if s.target != nil && s.target.Size() == s.req.Size && !s.req.changes(s.target) {
+		switch f, err := s.same(); {
+		case f != nil:
+			return f, nil
+		case err != nil && !errors.Is(err, fs.ErrNotExist):
 			return nil, err
 		}
-		if _, err = f.Write(s.content); err == nil {
-			return f, nil
-		}
-		f.(*sameFile).file.Close()
-		f, have, err = s.dir.openPart(ctx, s.name, s.again())
-	case s.target != nil || s.req.Preserve:
-		f, have, err = s.dir.openPart(ctx, s.name, s.again())
-	default:
-		f, err = s.dir.openUnnamed(s.name, s.req.Offer)
-		if errors.Is(err, errors.ErrUnsupported) {
-			f, have, err = s.dir.openPart(ctx, s.name, s.again())
-		}
+	}
+	if s.target != nil || s.req.Preserve {
+		return s.part(ctx)
+	}
+	f, err := s.dir.openUnnamed(s.name, s.req.Offer)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return s.part(ctx)
 	}
 	if err != nil {
 		return nil, err
 	}
-	_, err = f.Write(s.content[have.Offset:])
+	_, err = f.Write(s.content)
 	return f, err
 }
 
-// again is the request for a part, which may be there: what that has was
-// hashed with the rest already.
-func (s *smallFile) again() Request {
-	r := s.req
-	r.Prefix = io.Discard
-	return r
+// same returns what has the name, if that has the content.
+func (s *smallFile) same() (File, error) {
+	f, err := s.dir.openSame(s.name, s.req)
+	if err != nil {
+		return nil, err
+	}
+	if _, err = f.Write(s.content); err != nil {
+		f.file.Close()
+		if protocol.HasCode(err, protocol.CodeExists) {
+			err = nil
+		}
+		return nil, err
+	}
+	return f, nil
 }
 
-// Publish publishes what was staged. With force it replaces what has come under
-// the name meanwhile, which a file without a name cannot.
+// part writes the content to a part, as it is done for larger files. What is
+// there of an earlier one was not hashed for this push, so it is compared.
+func (s *smallFile) part(ctx context.Context) (File, error) {
+	for {
+		var had bytes.Buffer
+		req := s.req
+		req.Prefix = &had
+		f, have, err := s.dir.openPart(ctx, s.name, req)
+		if err != nil {
+			return nil, err
+		}
+		if !bytes.HasPrefix(s.content, had.Bytes()) {
+			f.(*partFile).shut(false)
+			continue // with none
+		}
+		_, err = f.Write(s.content[have.Offset:])
+		return f, err
+	}
+}
+
+// Publish publishes what was staged. What has come under the name meanwhile is
+// replaced with force, which a file without a name cannot do, and is as good
+// without if it has the content: another reader may have the same directory.
 func (s *smallFile) Publish(ctx context.Context) (Published, error) {
 	p, err := s.file.Publish(ctx)
 	u, unnamed := s.file.(*unnamedFile)
-	if !s.req.Force || !unnamed || !protocol.HasCode(err, protocol.CodeExists) {
+	if !unnamed || !protocol.HasCode(err, protocol.CodeExists) {
 		return p, err
 	}
-	part, have, err := s.dir.openPart(ctx, s.name, s.again())
-	if err != nil {
-		return Published{}, err
+	var f File
+	var again error
+	if s.req.Force {
+		f, again = s.part(ctx)
+	} else if f, again = s.same(); f == nil && again == nil {
+		return p, err
 	}
-	u.file.Close()
-	s.file = part
-	if _, err = part.Write(s.content[have.Offset:]); err == nil {
-		err = part.Stage(ctx, s.digest)
+	if f != nil {
+		u.file.Close()
+		s.file = f
 	}
-	if err != nil {
-		return Published{}, err
+	if again == nil {
+		again = f.Stage(ctx, s.digest)
 	}
-	return part.Publish(ctx)
+	if again != nil {
+		return Published{}, again
+	}
+	return f.Publish(ctx)
 }
 
 func (s *smallFile) Discard(keep bool) {
@@ -191,6 +224,16 @@ func (u *unnamedFile) Publish(context.Context) (Published, error) {
 	}
 	before := u.dir.syncs.mark()
 	err := u.dir.disk.Link(u.file, u.name)
+	for range linkTries {
+		if !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		// The directory was made for another file, which was given up: a file
+		// without a name did not keep it.
+		if u.made, err = u.dir.makeFolder(filepath.Dir(u.name)); err == nil {
+			err = u.dir.disk.Link(u.file, u.name)
+		}
+	}
 	if errors.Is(err, fs.ErrExist) {
 		return Published{}, errDiffers(u.offer.Name, "it came while this push was under way")
 	}
