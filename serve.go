@@ -23,11 +23,6 @@ import (
 // transfers under way go on. What is not done by then resumes later.
 const drainTimeout = 3 * time.Second
 
-// gcPercent is how much a daemon's heap may grow between two collections. What
-// is in it, small chunks mostly, costs the collector nothing: half of Go's
-// default took a quarter off the broadcaster's peak (scripts/memory.sh).
-const gcPercent = 50
-
 // minBuffer is the least window that a sender can work with.
 const minBuffer = 64 << 10
 
@@ -72,10 +67,11 @@ const memoryBeside = 48 << 20
 // work harder before it is larger than n bytes of content and what it needs
 // besides.
 func limitMemory(n int64) {
-	if n > 0 {
-		protocol.KeepChunks(n / 4)
+	if n == 0 {
+		return
 	}
-	if n > 0 && os.Getenv("GOMEMLIMIT") == "" {
+	protocol.KeepChunks(n / 4)
+	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(n + memoryBeside)
 	}
 }
@@ -123,10 +119,7 @@ func serve(ctx context.Context, servers map[service]net.Listener, reload ...func
 	if err != nil {
 		return err
 	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
-	defer floorHeap()()
+	defer daemonHeap()()
 	failed := make(chan error, len(servers))
 	var serving sync.WaitGroup
 	for s, ln := range servers {
