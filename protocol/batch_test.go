@@ -124,11 +124,15 @@ func TestBatchIsBounded(t *testing.T) {
 	l := batchLink(conn, 40)
 	var open atomic.Bool
 	var writing sync.WaitGroup
-	for i := range 40 {
+	for i := range 40 { // six times batchMost
 		writing.Go(func() {
 			assert.NoError(t, l.send(uint32(2*i+1), make([]byte, batchFrame), false, &open))
 		})
 	}
+	require.Eventually(t, func() bool { return l.batches.openBytes() >= batchMost }, 5*time.Second, time.Millisecond)
+	_, _, err := l.batches.add(make([]byte, linkHeaderSize), []byte("more"), &open)
+	require.ErrorIs(t, err, errBatchFull)
+	most := batchMost + batchFrame + linkHeaderSize
 	written := make(chan struct{})
 	go func() {
 		defer close(written)
@@ -136,6 +140,7 @@ func TestBatchIsBounded(t *testing.T) {
 		assert.NoError(t, l.send(1, make([]byte, linkPayload), false, &open))
 	}()
 	for done := false; !done; {
+		assert.LessOrEqual(t, l.batches.openBytes(), most)
 		select {
 		case conn.gate <- nil:
 		case <-written:
@@ -143,7 +148,7 @@ func TestBatchIsBounded(t *testing.T) {
 		}
 	}
 	assert.Len(t, batchFrames(t, bytes.Join(conn.writes, nil)), 41)
-	assert.LessOrEqual(t, cap(l.batches.free), 2*(batchMost+batchFrame+linkHeaderSize), "bytes of a batch")
+	assert.LessOrEqual(t, cap(l.batches.free), batchKept)
 }
 
 // When a batch cannot be written, all learn it, and nothing is written behind it.

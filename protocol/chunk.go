@@ -98,10 +98,8 @@ func takeShared(class int) *Chunk {
 func keepShared(class int, c *Chunk) {
 	kept.Lock()
 	defer kept.Unlock()
-	for other := range kept.chunks {
-		for kept.tight && other != class && kept.bytes+len(c.buf) > kept.most && len(kept.chunks[other]) > 0 {
-			popKept(other).mem.giveBack()
-		}
+	if kept.tight {
+		makeRoom(class, len(c.buf))
 	}
 	switch {
 	case kept.bytes+len(c.buf) <= kept.most:
@@ -111,6 +109,16 @@ func keepShared(class int, c *Chunk) {
 		c.mem.giveBack()
 	default:
 		chunkPools[class].Put(c)
+	}
+}
+
+// makeRoom gives back chunks of other classes, as far as it has to be for n
+// bytes. Kept is locked.
+func makeRoom(class, n int) {
+	for other := range kept.chunks {
+		for other != class && kept.bytes+n > kept.most && len(kept.chunks[other]) > 0 {
+			popKept(other).mem.giveBack()
+		}
 	}
 }
 

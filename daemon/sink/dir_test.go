@@ -227,12 +227,10 @@ func TestDirTargetThatCameMeanwhile(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, fill(t, f, first))
 			if large { // its part is locked
-				_, err = put(t, two, offer("f", int64(len(first))), first)
+				_, err = put(t, two, offer("f", protocol.MaxEarly+1), strings.Repeat("s", protocol.MaxEarly+1))
 				assertCode(t, protocol.CodeConflict, err)
 			}
-			_, err = put(t, two, offer("other", 6), "second")
-			require.NoError(t, err)
-			require.NoError(t, os.Rename(filepath.Join(path, "other"), filepath.Join(path, "f")))
+			write(t, filepath.Join(path, "f"), "second")
 
 			_, err = f.Publish(t.Context())
 			if force {

@@ -246,13 +246,18 @@ func (d *strictFS) openFile(kind, name string, create, mustCreate, readOnly bool
 	case node == nil && !create:
 		return nil, strictError(kind, name, syscall.ENOENT)
 	case node == nil:
-		node = &strictNode{dirty: map[int]bool{}}
-		node.cache.mode, node.cache.mtime = 0o644, d.clock
-		node.medium = node.cache
+		node = d.newFile()
 		d.change(strictChange{dir: folder, name: base, node: node})
 	}
 	d.open++
 	return &strictFile{disk: d, node: node, name: name, readOnly: readOnly}, nil
+}
+
+func (d *strictFS) newFile() *strictNode {
+	node := &strictNode{dirty: map[int]bool{}}
+	node.cache.mode, node.cache.mtime = 0o644, d.clock
+	node.medium = node.cache
+	return node
 }
 
 func (d *strictFS) Create(name string) (diskFile, error) {
@@ -347,11 +352,8 @@ func (d *strictFS) CreateUnnamed(folder string) (diskFile, error) {
 	if err != nil {
 		return nil, strictError("create", folder, err)
 	}
-	file := &strictNode{dirty: map[int]bool{}}
-	file.cache.mode, file.cache.mtime = 0o644, d.clock
-	file.medium = file.cache
 	d.open++
-	return &strictFile{disk: d, node: file, name: filepath.Join(folder, "(unnamed)")}, nil
+	return &strictFile{disk: d, node: d.newFile(), name: filepath.Join(folder, "(unnamed)")}, nil
 }
 
 func (d *strictFS) Link(f diskFile, name string) error {

@@ -51,9 +51,7 @@ func (d *Dir) openPart(ctx context.Context, name string, r Request) (f File, hav
 		sum: protocol.NewHasher(protocol.DigestXXH128),
 	}
 	if p.journal, p.fresh, err = d.lockJournal(name); err != nil {
-		for _, dir := range made {
-			_ = d.disk.Remove(dir)
-		}
+		d.removeFolders(made)
 		return nil, have, err
 	}
 	if !p.fresh {
@@ -97,6 +95,20 @@ func (d *Dir) makeFolder(folder string) (made []string, err error) {
 		return nil, nil
 	}
 	return made, d.disk.MkdirAll(folder)
+}
+
+// removeFolders takes back what makeFolder made, where it is empty.
+func (d *Dir) removeFolders(made []string) {
+	for _, dir := range made {
+		_ = d.disk.Remove(dir)
+	}
+}
+
+// restart gives up what was resumed.
+func (p *partFile) restart() error {
+	p.file.Close()
+	p.file, p.trim = nil, false
+	return p.begin()
 }
 
 // begin starts from zero. The old part goes only when the journal speaks of
@@ -238,14 +250,20 @@ func (p *partFile) rewind(journalEnd int64, stale bool) error {
 	return err
 }
 
+// writeAll is f.Write, for a disk that may write less and not say why.
+func writeAll(f diskFile, b []byte) (int, error) {
+	n, err := f.Write(b)
+	if err == nil && n < len(b) {
+		err = io.ErrShortWrite
+	}
+	return n, err
+}
+
 func (p *partFile) Write(b []byte) (int, error) {
 	if err := Failpoint("write"); err != nil {
 		return 0, err
 	}
-	n, err := p.file.Write(b)
-	if err == nil && n < len(b) {
-		err = io.ErrShortWrite
-	}
+	n, err := writeAll(p.file, b)
 	if err != nil {
 		p.torn = true
 		return n, err

@@ -204,6 +204,16 @@ func (l *powerLife) push(p *powerPush) {
 	l.publish(p, a)
 }
 
+// powerNew is the life in which p is pushed, whose name is free.
+func powerNew(p *powerPush) func(l *powerLife) *powerPush {
+	return func(l *powerLife) *powerPush {
+		l.expect(powerTruth{absent: true, contents: [][]byte{p.content}})
+		l.open()
+		l.push(p)
+		return p
+	}
+}
+
 // powerScenarios are lives. Each ends with what the user does when the power
 // is back: the same push again.
 var powerScenarios = []struct {
@@ -211,27 +221,9 @@ var powerScenarios = []struct {
 	resumes bool // there are states that a push goes on from
 	run     func(l *powerLife) *powerPush
 }{
-	{"new", true, func(l *powerLife) *powerPush {
-		p := newPowerPush("file", powerContent(1, 24_001))
-		l.expect(powerTruth{absent: true, contents: [][]byte{p.content}})
-		l.open()
-		l.push(p)
-		return p
-	}},
-	{"empty", false, func(l *powerLife) *powerPush {
-		p := newPowerPush("file", []byte{})
-		l.expect(powerTruth{absent: true, contents: [][]byte{p.content}})
-		l.open()
-		l.push(p)
-		return p
-	}},
-	{"small", false, func(l *powerLife) *powerPush {
-		p := newPowerPush("a/file", powerContent(40, 12_000))
-		l.expect(powerTruth{absent: true, contents: [][]byte{p.content}})
-		l.open()
-		l.push(p)
-		return p
-	}},
+	{"new", true, powerNew(newPowerPush("file", powerContent(1, 24_001)))},
+	{"empty", false, powerNew(newPowerPush("file", []byte{}))},
+	{"small", false, powerNew(newPowerPush("a/file", powerContent(40, 12_000)))},
 	{"small, staged and given up", false, func(l *powerLife) *powerPush {
 		p := newPowerPush("a/file", powerContent(41, 12_000))
 		l.expect(powerTruth{absent: true})
@@ -260,20 +252,8 @@ var powerScenarios = []struct {
 		l.push(p)
 		return p
 	}},
-	{"of unknown size", false, func(l *powerLife) *powerPush {
-		p := newPowerPush("file", powerContent(2, 24_000), func(o *protocol.Offer) { o.Size, o.Fingerprint = -1, "" })
-		l.expect(powerTruth{absent: true, contents: [][]byte{p.content}})
-		l.open()
-		l.push(p)
-		return p
-	}},
-	{"in a new directory", true, func(l *powerLife) *powerPush {
-		p := newPowerPush("a/b/file", powerContent(3, 24_000))
-		l.expect(powerTruth{absent: true, contents: [][]byte{p.content}})
-		l.open()
-		l.push(p)
-		return p
-	}},
+	{"of unknown size", false, powerNew(newPowerPush("file", powerContent(2, 24_000), func(o *protocol.Offer) { o.Size, o.Fingerprint = -1, "" }))},
+	{"in a new directory", true, powerNew(newPowerPush("a/b/file", powerContent(3, 24_000)))},
 	{"over an old file by force", true, func(l *powerLife) *powerPush {
 		old := powerContent(4, 30_000)
 		l.disk.put(l, "file", old, true)

@@ -43,13 +43,24 @@ func (p *partFile) Stage(_ context.Context, digest protocol.Digest) error {
 // kernel may have dropped the pages and would report success, so the part is
 // not to be trusted any more.
 func (p *partFile) sync() error {
+	err := syncContent(p.file)
+	if errors.Is(err, errSync) {
+		p.sum = nil
+		p.dir.distrust(p.name)
+	}
+	return err
+}
+
+// errSync is that the disk failed a sync.
+var errSync = errors.New("sync")
+
+// syncContent makes what f has durable.
+func syncContent(f diskFile) error {
 	if err := Failpoint("sync"); err != nil {
 		return err
 	}
-	if err := p.file.Sync(); err != nil {
-		p.sum = nil
-		p.dir.distrust(p.name)
-		return fmt.Errorf("sync: %w", err)
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("%w: %w", errSync, err)
 	}
 	return Failpoint("synced")
 }
@@ -91,17 +102,22 @@ func (p *partFile) Publish(context.Context) (Published, error) {
 		return Published{}, err
 	}
 	p.named = true
-	if err := Failpoint("renamed"); err != nil {
-		return Published{}, err
-	}
-	if err := p.dir.syncEntry(p.name, before); err != nil {
-		return Published{}, fmt.Errorf("the file has its name, but its directory could not be synced: %w", err)
-	}
-	if err := Failpoint("published"); err != nil {
+	if err := p.dir.named(p.name, before); err != nil {
 		return Published{}, err
 	}
 	p.Discard(false)
 	return Published{Location: p.dir.location(p.name)}, nil
+}
+
+// named makes durable that a file has just got its name, after since.
+func (d *Dir) named(name string, since dirMark) error {
+	if err := Failpoint("renamed"); err != nil {
+		return err
+	}
+	if err := d.syncEntry(name, since); err != nil {
+		return fmt.Errorf("the file has its name, but its directory could not be synced: %w", err)
+	}
+	return Failpoint("published")
 }
 
 // noteManifest writes the manifest, unless the file that is replaced has the
@@ -146,9 +162,7 @@ func (p *partFile) shut(keep bool) {
 		}
 		p.removeJournal()
 		if !p.named {
-			for _, dir := range p.made {
-				_ = p.dir.disk.Remove(dir) // not when there is something in it
-			}
+			p.dir.removeFolders(p.made)
 		}
 	}
 	p.journal.Close()

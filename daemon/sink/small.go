@@ -11,10 +11,8 @@
 package sink
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"path/filepath"
@@ -101,24 +99,22 @@ func (s *smallFile) same() (File, error) {
 	return f, nil
 }
 
-// part writes the content to a part, as it is done for larger files. What is
-// there of an earlier one was not hashed for this push, so it is compared.
+// part writes the content to a part, as it is done for larger files. Of what is
+// there of an earlier push nothing is used: it was not hashed for this one.
 func (s *smallFile) part(ctx context.Context) (File, error) {
-	for {
-		var had bytes.Buffer
-		req := s.req
-		req.Prefix = &had
-		f, have, err := s.dir.openPart(ctx, s.name, req)
-		if err != nil {
-			return nil, err
-		}
-		if !bytes.HasPrefix(s.content, had.Bytes()) {
-			f.(*partFile).shut(false)
-			continue // with none
-		}
-		_, err = f.Write(s.content[have.Offset:])
-		return f, err
+	req := s.req
+	req.Prefix = io.Discard
+	f, have, err := s.dir.openPart(ctx, s.name, req)
+	if err != nil {
+		return nil, err
 	}
+	if have.Offset > 0 {
+		if err = f.(*partFile).restart(); err != nil {
+			return f, err
+		}
+	}
+	_, err = f.Write(s.content)
+	return f, err
 }
 
 // Publish publishes what was staged. What has come under the name meanwhile is
@@ -181,41 +177,25 @@ func (d *Dir) openUnnamed(name string, offer *protocol.Offer) (File, error) {
 	}
 	u := &unnamedFile{dir: d, name: name, offer: offer, made: made}
 	if u.file, err = d.disk.CreateUnnamed(folder); err != nil {
-		u.removeFolders()
+		d.removeFolders(made)
 		return nil, err
 	}
 	return u, nil
 }
 
-func (u *unnamedFile) Write(b []byte) (int, error) {
-	n, err := u.file.Write(b)
-	if err == nil && n < len(b) {
-		err = io.ErrShortWrite
-	}
-	return n, err
-}
+func (u *unnamedFile) Write(b []byte) (int, error) { return writeAll(u.file, b) }
 
 func (u *unnamedFile) Stage(context.Context, protocol.Digest) error {
 	if u.dir.fsync == FsyncAlways {
-		return u.sync()
+		return syncContent(u.file)
 	}
 	return nil
-}
-
-func (u *unnamedFile) sync() error {
-	if err := Failpoint("sync"); err != nil {
-		return err
-	}
-	if err := u.file.Sync(); err != nil {
-		return fmt.Errorf("sync: %w", err)
-	}
-	return Failpoint("synced")
 }
 
 // Publish gives the file its name, which must be free, whoever made what has it.
 func (u *unnamedFile) Publish(context.Context) (Published, error) {
 	if u.dir.fsync == FsyncCommit {
-		if err := u.sync(); err != nil {
+		if err := syncContent(u.file); err != nil {
 			return Published{}, err
 		}
 	}
@@ -241,13 +221,7 @@ func (u *unnamedFile) Publish(context.Context) (Published, error) {
 		return Published{}, err
 	}
 	u.named = true
-	if err := Failpoint("renamed"); err != nil {
-		return Published{}, err
-	}
-	if err := u.dir.syncEntry(u.name, before); err != nil {
-		return Published{}, fmt.Errorf("the file has its name, but its directory could not be synced: %w", err)
-	}
-	if err := Failpoint("published"); err != nil {
+	if err := u.dir.named(u.name, before); err != nil {
 		return Published{}, err
 	}
 	u.Discard(false)
@@ -256,14 +230,8 @@ func (u *unnamedFile) Publish(context.Context) (Published, error) {
 
 func (u *unnamedFile) Discard(bool) {
 	u.file.Close()
-	u.removeFolders()
-	u.dir.release(u.name)
-}
-
-func (u *unnamedFile) removeFolders() {
 	if !u.named {
-		for _, dir := range u.made {
-			_ = u.dir.disk.Remove(dir) // not when there is something in it
-		}
+		u.dir.removeFolders(u.made)
 	}
+	u.dir.release(u.name)
 }
