@@ -63,16 +63,11 @@ func memory(c *cli.Context, daemons int64) (int64, error) {
 // 20 MiB of binary and runtime, and 72 KB a connection for the first hundreds.
 const memoryBeside = 48 << 20
 
-// limitMemory makes the process keep fewer chunks for later, and its collector
-// work harder before it is larger than n bytes of content and what it needs
-// besides.
+// limitMemory makes the collector work harder before the process is larger
+// than n bytes of content and what it needs besides.
 func limitMemory(n int64) {
-	if n == 0 {
-		return
-	}
-	protocol.KeepChunks(n / 4)
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(n + memoryBeside)
+	if n > 0 && os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(n + memoryBeside + heapFloor)
 	}
 }
 

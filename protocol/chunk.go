@@ -62,22 +62,10 @@ var chunkPools [chunkClasses]sync.Pool
 // comes back in small pages. It is what a push takes with the default window.
 const sharedKept = 16 << 20
 
-var kept = struct {
+var kept struct {
 	sync.Mutex
 	chunks [chunkClasses][]*Chunk
 	bytes  int
-	most   int
-	tight  bool // what is beyond most goes back to the system
-}{most: sharedKept}
-
-// KeepChunks says that no more than n bytes of the memory of large chunks are
-// to be kept for reuse. Otherwise there is no bound but the collector's, who
-// comes rarely, for most of it is not his: to give memory back and take it
-// again takes three times as long with a few pushes at once.
-func KeepChunks(n int64) {
-	kept.Lock()
-	defer kept.Unlock()
-	kept.most, kept.tight = int(n), true
 }
 
 // takeShared returns a chunk that was kept, or nil.
@@ -87,49 +75,27 @@ func takeShared(class int) *Chunk {
 	}
 	kept.Lock()
 	defer kept.Unlock()
-	if len(kept.chunks[class]) == 0 {
+	all := kept.chunks[class]
+	if len(all) == 0 {
 		return nil
 	}
-	return popKept(class)
-}
-
-// keepShared keeps c, if there is room. Where memory is tight, chunks of other
-// sizes make way, and what finds no room is given back.
-func keepShared(class int, c *Chunk) {
-	kept.Lock()
-	defer kept.Unlock()
-	if kept.tight {
-		makeRoom(class, len(c.buf))
-	}
-	switch {
-	case kept.bytes+len(c.buf) <= kept.most:
-		kept.bytes += len(c.buf)
-		kept.chunks[class] = append(kept.chunks[class], c)
-	case kept.tight:
-		c.mem.giveBack()
-	default:
-		chunkPools[class].Put(c)
-	}
-}
-
-// makeRoom gives back chunks of other classes, as far as it has to be for n
-// bytes. Kept is locked.
-func makeRoom(class, n int) {
-	for other := range kept.chunks {
-		for other != class && kept.bytes+n > kept.most && len(kept.chunks[other]) > 0 {
-			popKept(other).mem.giveBack()
-		}
-	}
-}
-
-// popKept takes a chunk of class, of which there is one. Kept is locked.
-func popKept(class int) *Chunk {
-	all := kept.chunks[class]
 	c := all[len(all)-1]
 	all[len(all)-1] = nil
 	kept.chunks[class] = all[:len(all)-1]
 	kept.bytes -= len(c.buf)
 	return c
+}
+
+// keepShared keeps c, if there is room.
+func keepShared(class int, c *Chunk) bool {
+	kept.Lock()
+	defer kept.Unlock()
+	if kept.bytes+len(c.buf) > sharedKept {
+		return false
+	}
+	kept.bytes += len(c.buf)
+	kept.chunks[class] = append(kept.chunks[class], c)
+	return true
 }
 
 func chunkClass(n int) int {
@@ -239,10 +205,8 @@ func (c *Chunk) Release() {
 		panic("protocol: Release of a released chunk")
 	case n == 0:
 		class := chunkClass(len(c.buf) - chunkOverhead - chunkPad)
-		if c.mem == nil {
+		if c.mem == nil || !keepShared(class, c) {
 			chunkPools[class].Put(c)
-		} else {
-			keepShared(class, c)
 		}
 	}
 }

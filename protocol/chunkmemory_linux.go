@@ -32,16 +32,7 @@ const (
 // the system, or stay as they are for sockets that refer to them, and the next
 // one who gets this part finds fresh ones. A slice of it alone does not keep
 // what is in it.
-type region struct {
-	bytes   []byte
-	cleanup runtime.Cleanup
-}
-
-// giveBack does at once what the collector would do. Nobody uses it any more.
-func (r *region) giveBack() {
-	r.cleanup.Stop()
-	freeRegion(r.bytes)
-}
+type region struct{ bytes []byte }
 
 // hugePages reports whether the system has huge pages for those who ask.
 var hugePages = sync.OnceValue(func() bool {
@@ -90,8 +81,8 @@ func newRegion(n int) *region {
 	// Here and not when a socket is read: it may take the kernel a while to find
 	// huge pages. What is missing comes when it is touched.
 	_ = unix.Madvise(b, unix.MADV_POPULATE_WRITE)
-	r := &region{bytes: b}
-	r.cleanup = runtime.AddCleanup(r, freeRegion, b)
+	r := &region{b}
+	runtime.AddCleanup(r, freeRegion, b)
 	return r
 }
 

@@ -6,5 +6,3 @@ package protocol
 type region struct{ bytes []byte }
 
 func sharedMemory(int) *region { return nil }
-
-func (*region) giveBack() {}
