@@ -4,6 +4,7 @@ package sink
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -311,9 +312,23 @@ func TestDiskFaultsWhileCleaning(t *testing.T) {
 	}
 }
 
-// More than a disk can have is an answer to the offer, and leaves nothing.
+// More than a disk can have is an answer to the offer, and leaves nothing. In
+// memory, room is not claimed but looked for.
 func TestDiskFull(t *testing.T) {
-	dir := t.TempDir()
+	for _, parent := range []string{"", "/dev/shm"} {
+		t.Run(cmp.Or(parent, "disk"), func(t *testing.T) {
+			dir, err := os.MkdirTemp(parent, "sbcast-test-") //nolint:usetesting // which has no tmpfs
+			if errors.Is(err, fs.ErrNotExist) {
+				t.Skip("this system has none")
+			}
+			require.NoError(t, err)
+			t.Cleanup(func() { os.RemoveAll(dir) })
+			testDiskFull(t, dir)
+		})
+	}
+}
+
+func testDiskFull(t *testing.T, dir string) {
 	d, err := OpenDir(dir, DirOptions{})
 	require.NoError(t, err)
 	defer d.Close()
