@@ -30,6 +30,26 @@ func TestPaceFollowsTheRate(t *testing.T) {
 	assert.Equal(t, DefaultChunkSize, p.chunk(now, acked), "another attempt, perhaps another link")
 }
 
+func TestPaceKnowsAFastLinkEarly(t *testing.T) {
+	const least = time.Second * paceEnough / paceFast // in which paceEnough makes a link fast
+	for _, c := range []struct {
+		took  time.Duration
+		acked int64
+		size  int
+	}{
+		{least, paceEnough, LargeChunkSize},
+		{least + 1, paceEnough, DefaultChunkSize},
+		{least, paceEnough - 1, DefaultChunkSize},
+		{1, paceEnough, LargeChunkSize},
+	} {
+		now := time.Unix(1e9, 0)
+		p := newPace(0)
+		p.begin(protocol.MaxChunk, 0)
+		p.chunk(now, 0)
+		assert.Equal(t, c.size, p.chunk(now.Add(c.took), c.acked), "%+v", c)
+	}
+}
+
 func TestPaceKeepsToWhatIsSaid(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	p := newPace(4096)
