@@ -65,6 +65,7 @@ type link struct {
 	torn  error // frames were not written, or one only in part: there is nothing to write behind it
 
 	batches batches
+	closing atomic.Bool // by us
 
 	mu      sync.Mutex
 	streams map[uint32]*inbound
@@ -80,11 +81,15 @@ func newLink(conn net.Conn, client bool, maxStreams int) *link {
 	return l
 }
 
-// Close closes the connection, which ends Read, and all streams.
+// Close closes the connection, which ends Read, and all streams. When nobody
+// asked for it, smux has seen nothing of the peer for keepaliveTimeout.
 func (l *link) Close() error {
-	err := l.conn.Close()
-	_ = l.fail(net.ErrClosed) // smux may have stopped reading
-	return err
+	why := net.ErrClosed
+	if !l.closing.Load() {
+		why = Errorf(CodeDead, "nothing came from %s for %v", l.conn.RemoteAddr(), keepaliveTimeout)
+	}
+	_ = l.fail(why) // before Read fails, which does not know why
+	return l.conn.Close()
 }
 
 // Read reads smux's own frames, and between them hands the content of streams

@@ -392,3 +392,18 @@ func TestLinkShowsSmuxThatContentComes(t *testing.T) {
 		assert.Equal(t, 1, nops())
 	})
 }
+
+// smux closes the connection of a peer that hangs, and has no words for it.
+func TestLinkSaysWhySmuxClosedIt(t *testing.T) {
+	l := playedLink(nil, 0)
+	require.NoError(t, l.Close())
+	_, err := drive(l)
+	assert.True(t, HasCode(err, CodeDead), "%v", err)
+	require.ErrorContains(t, err, "for 15s")
+
+	l = playedLink(nil, 0)
+	l.closing.Store(true)
+	require.NoError(t, l.Close())
+	_, err = drive(l)
+	require.ErrorIs(t, err, net.ErrClosed)
+}

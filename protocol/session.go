@@ -177,10 +177,10 @@ func (s *Session) endSoon() {
 	}
 	s.ending = true
 	if s.open.Load() == 0 {
-		s.mux.Close()
+		s.closeMux()
 		return
 	}
-	time.AfterFunc(lastWords, func() { s.mux.Close() })
+	time.AfterFunc(lastWords, s.closeMux)
 }
 
 // streamClosed counts a stream out, and with the last one an ending session.
@@ -189,8 +189,14 @@ func (s *Session) streamClosed() {
 	last := s.open.Add(-1) == 0 && s.ending
 	s.mu.Unlock()
 	if last {
-		s.mux.Close()
+		s.closeMux()
 	}
+}
+
+// closeMux ends smux's session, which closes the link.
+func (s *Session) closeMux() {
+	s.link.closing.Store(true)
+	s.mux.Close()
 }
 
 func (s *Session) wrap(st *smux.Stream) *muxStream {
@@ -280,7 +286,7 @@ func (s *Session) Close() error {
 	s.mu.Lock()
 	s.closing = true
 	s.mu.Unlock()
-	s.mux.Close()
+	s.closeMux()
 	s.watch.Wait()
 	s.closers.Wait()
 	return nil
