@@ -20,11 +20,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestMain makes the test binary one of the processes of the bare loop, as
-// main does.
+// TestMain makes the test binary one of the processes that it starts, as main
+// does.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == bareCommand {
-		if err := bare(os.Args[2:]); err != nil {
+	if hidden := hiddenCommand(os.Args); hidden != nil {
+		if err := hidden(os.Args[2:]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

@@ -42,9 +42,9 @@ import (
 )
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == bareCommand {
-		if err := bare(os.Args[2:]); err != nil {
-			fmt.Fprintln(os.Stderr, "bench bare:", err)
+	if hidden := hiddenCommand(os.Args); hidden != nil {
+		if err := hidden(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench", os.Args[1]+":", err)
 			os.Exit(1)
 		}
 		return
@@ -139,6 +139,15 @@ func parseFlags(args []string, stderr io.Writer) (config, error) {
 		return c, errors.New("-svg shows ratios to the bare loop: -only has to name bare")
 	}
 	return c, nil
+}
+
+// hiddenCommand is what makes this program one of the processes that it starts;
+// nil without.
+func hiddenCommand(args []string) func([]string) error {
+	if len(args) < 2 {
+		return nil
+	}
+	return map[string]func([]string) error{bareCommand: bare, clientsCommand: clients}[args[1]]
 }
 
 // run is main without the exit.

@@ -15,9 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
-	"unsafe"
 )
 
 // scaleCommand is the subcommand that measures sbcast alone, against itself.
@@ -119,7 +117,7 @@ func scale(ctx context.Context, args []string, stdout, stderr io.Writer) (err er
 		}
 	}
 	for _, n := range c.pushes {
-		if clients, err = s.run(ctx, stderr, "pushes by as many clients", clients, n, s.manyClients); err != nil {
+		if clients, err = s.run(ctx, stderr, "pushes over as many connections", clients, n, s.manyClients); err != nil {
 			return err
 		}
 		if files, err = s.run(ctx, stderr, "files by one client", files, n, s.manyFiles); err != nil {
@@ -131,7 +129,7 @@ func scale(ctx context.Context, args []string, stdout, stderr io.Writer) (err er
 	fmt.Fprintf(&b, "* GB/s out: 10^9 bytes of content a second that the broadcaster sent, to all readers together; CPU s/GiB out: its CPU seconds for a GiB of that; peak MiB: of its resident memory. One run each.\n")
 	fmt.Fprintf(&b, "* %s\n", readCPUTimes().since(before))
 	readersTable(&b, readers)
-	pushesTable(&b, fmt.Sprintf("Pushes at once, each by a client of its own, to %d readers", scaleFed), clients)
+	pushesTable(&b, fmt.Sprintf("Pushes at once, each over a connection of its own, to %d readers", scaleFed), clients)
 	pushesTable(&b, fmt.Sprintf("Files of one push, to %d readers", scaleFed), files)
 	if _, err := io.WriteString(stdout, b.String()); err != nil {
 		return err
@@ -233,150 +231,6 @@ func (s *scaler) pushOnce(c *cast, host string, n int, size int64) (cpu, seconds
 	return c.relay.cpuTime() - before, seconds, checkReceipts(client.stdout.String(), job{source: src, readers: n})
 }
 
-// manyClients lets n clients push from their standard input. They get content
-// when all of them are connected, so that n pushes are under way at once.
-func (s *scaler) manyClients(c *cast, n int) (row scaled, err error) {
-	host, err := s.stage(c, scaleFed)
-	if err != nil {
-		return row, err
-	}
-	_, port, _ := strings.Cut(host, ":")
-	number, err := strconv.Atoi(port)
-	if err != nil {
-		return row, err
-	}
-	src, err := s.source(scalePush)
-	if err != nil {
-		return row, err
-	}
-	content, err := os.ReadFile(src.path)
-	if err != nil {
-		return row, err
-	}
-	var clients []*process
-	var inputs []*os.File
-	defer func() {
-		for _, in := range inputs {
-			in.Close()
-		}
-	}()
-	before := c.relay.cpuTime()
-	for i := range n {
-		r, w, err := os.Pipe()
-		if err != nil {
-			return row, err
-		}
-		inputs = append(inputs, w)
-		p, err := c.startFrom(r, fmt.Sprintf("client %d", i+1), false, s.sbcast, "push", "--json", "--name", fmt.Sprintf("f%d", i), "-", host)
-		r.Close()
-		if err != nil {
-			return row, err
-		}
-		clients = append(clients, p)
-	}
-	if err := c.awaitTCP(number, tcpEstablished, n); err != nil {
-		return row, err
-	}
-	if err := c.settle(c.relay); err != nil {
-		return row, err
-	}
-	open := vmRSS(c.relay.cmd.Process.Pid)
-	begun := time.Now()
-	for _, in := range inputs {
-		go func() {
-			_, _ = in.Write(content) // a client that has gone has said why
-			in.Close()
-		}()
-	}
-	if err := c.wait(clients...); err != nil {
-		return row, err
-	}
-	row = scaled{size: scalePush, out: scaleFed * float64(n) * scalePush, seconds: time.Since(begun).Seconds(), cpu: c.relay.cpuTime() - before, open: float64(open)}
-	for _, p := range clients {
-		if err := checkReceipts(p.stdout.String(), job{source: src, readers: scaleFed}); err != nil {
-			return row, err
-		}
-	}
-	return row, nil
-}
-
-// manyFiles lets one client push n files.
-func (s *scaler) manyFiles(c *cast, n int) (row scaled, err error) {
-	host, err := s.stage(c, scaleFed)
-	if err != nil {
-		return row, err
-	}
-	src, err := s.source(scalePush)
-	if err != nil {
-		return row, err
-	}
-	var list strings.Builder
-	for i := range n {
-		path := filepath.Join(s.work, fmt.Sprintf("f%d", i))
-		if err := os.Link(src.path, path); err != nil && !errors.Is(err, os.ErrExist) {
-			return row, err
-		}
-		fmt.Fprintln(&list, path)
-	}
-	from := filepath.Join(s.work, "list")
-	if err := os.WriteFile(from, []byte(list.String()), 0o600); err != nil {
-		return row, err
-	}
-	before := c.relay.cpuTime()
-	begun := time.Now()
-	client, err := c.start("client", false, s.sbcast, "push", "--json", "--parallel", strconv.Itoa(min(n, 1000)), "--files-from", from, host)
-	if err != nil {
-		return row, err
-	}
-	if err := c.wait(client); err != nil {
-		return row, err
-	}
-	row = scaled{size: scalePush, out: scaleFed * float64(n) * scalePush, seconds: time.Since(begun).Seconds(), cpu: c.relay.cpuTime() - before}
-	if got := strings.Count(client.stdout.String(), `"status":"published"`); got < n {
-		return row, fmt.Errorf("%d results of %d: %s", got, n, client.stdout.tail())
-	}
-	return row, nil
-}
-
-// settle waits until p has nothing to do.
-func (c *cast) settle(p *process) error {
-	before := p.cpuTime()
-	next := time.Now().Add(settleFor)
-	return c.poll(p.role+" to come to rest", func() (bool, error) {
-		if time.Now().Before(next) {
-			return false, nil
-		}
-		now := p.cpuTime()
-		still := now-before < settleFor.Seconds()/20
-		before, next = now, time.Now().Add(settleFor)
-		return still, nil
-	})
-}
-
-// settleFor is how long a process without work is watched to believe it.
-const settleFor = 200 * time.Millisecond
-
-// vmRSS is a process's resident memory now, in bytes.
-func vmRSS(pid int) int64 {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0
-	}
-	return procField(string(b), "VmRSS") << 10
-}
-
-// cpuTime is the CPU time that p has used so far, in seconds, from the clock
-// that every process has: /proc counts in hundredths of a second.
-func (p *process) cpuTime() float64 {
-	const sched = 2
-	var ts syscall.Timespec
-	_, _, errno := syscall.Syscall(syscall.SYS_CLOCK_GETTIME, uintptr(^p.cmd.Process.Pid<<3|sched), uintptr(unsafe.Pointer(&ts)), 0)
-	if errno != 0 {
-		return 0
-	}
-	return float64(ts.Nano()) / 1e9
-}
-
 // slope is how much y grows for each x more, by least squares.
 func slope(rows []scaled, y func(scaled) float64) float64 {
 	var n, sx, sy, sxx, sxy float64
@@ -405,28 +259,4 @@ func readersTable(w io.Writer, rows []scaled) {
 		slope(rows, func(r scaled) float64 { return r.peak })/1024,
 		1e3*slope(rows, func(r scaled) float64 { return r.dial }),
 		1e3*slope(rows, func(r scaled) float64 { return r.small }))
-}
-
-func pushesTable(w io.Writer, title string, rows []scaled) {
-	if len(rows) == 0 {
-		return
-	}
-	fmt.Fprintf(w, "\n## %s\n\n", title)
-	fmt.Fprint(w, "| pushes | content | seconds | GB/s out | CPU s/GiB out | CPU ms a push | MiB before content | peak MiB |\n")
-	fmt.Fprint(w, "|-------:|--------:|--------:|---------:|--------------:|--------------:|-------------------:|---------:|\n")
-	for _, r := range rows {
-		open := "-"
-		if r.open > 0 {
-			open = fmt.Sprintf("%.0f", r.open/mib)
-		}
-		fmt.Fprintf(w, "| %d | %s | %.2f | %.2f | %.2f | %.2f | %s | %.0f |\n", r.n, formatSize(r.size), r.seconds, r.out/r.seconds/1e9,
-			r.cpu/r.out*(1<<30), 1e3*r.cpu/float64(r.n), open, r.peak/mib)
-	}
-	idle := ""
-	if rows[0].open > 0 {
-		idle = fmt.Sprintf("%.0f KiB resident before it has content, ", slope(rows, func(r scaled) float64 { return r.open })/1024)
-	}
-	fmt.Fprintf(w, "\nPer extra push: %s%.0f KiB at most, %.2f ms CPU.\n", idle,
-		slope(rows, func(r scaled) float64 { return r.peak })/1024,
-		1e3*slope(rows, func(r scaled) float64 { return r.cpu }))
 }
