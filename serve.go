@@ -60,7 +60,7 @@ func memory(c *cli.Context, daemons int64) (int64, error) {
 }
 
 // memoryBeside is what a daemon needs beside the content that --memory bounds:
-// 20 MiB of binary and runtime, and 72 KB a connection for the first hundreds.
+// 20 MiB of binary and runtime, and 160 KiB a connection for the first hundreds.
 const memoryBeside = 48 << 20
 
 // limitMemory makes the collector work harder before the process is larger

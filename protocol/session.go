@@ -340,7 +340,7 @@ func (m *muxStream) each(largest *atomic.Int64, f func(Frame) error) error {
 }
 
 func (m *muxStream) CloseWrite() error {
-	m.sess.background(func() { m.mux.CloseWrite() }) // waits until the FIN is written
+	m.sess.background(func() { m.mux.CloseWrite() }) // waits until the FIN is on its way
 	return nil
 }
 
@@ -350,7 +350,7 @@ func (m *muxStream) Close() error {
 	}
 	m.in.end(io.ErrClosedPipe)
 	m.sess.background(func() {
-		m.mux.Close() // waits until the FIN is written
+		m.mux.Close() // waits until the FIN is on its way
 		m.sess.link.remove(m.mux.ID())
 		m.sess.streamClosed()
 	})

@@ -231,9 +231,11 @@ func mbuffer() (contender, error) {
 	if err != nil {
 		return contender{}, fmt.Errorf("not installed (apt install mbuffer)")
 	}
-	// Blocks as large as the bare loop's, and a buffer that no content fits
-	// into. The defaults (4 MiB blocks, 2 % of the memory) are for tapes.
-	flags := []string{"-4", "-s", "256k", "-m", "64M"}
+	// Blocks as large as the bare loop's, and the buffer with which it is fastest:
+	// one that stays in a cache. With 64 MiB, of which it touches every page, it is
+	// less than half as fast with a file of 1 GiB; its defaults, 4 MiB blocks and
+	// 2 % of the memory, are for tapes.
+	flags := []string{"-4", "-s", "256k", "-m", "2M"}
 	return contender{
 		name:    mbufferName,
 		version: version(path, "--version"),

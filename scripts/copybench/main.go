@@ -1,7 +1,7 @@
 //go:build linux
 
-// Copybench times ways to pass content on, each with a sender, a relay and
-// readers that are processes of their own, over loopback, in turns:
+// Command copybench times ways to pass content on, each with a sender, a relay
+// and readers that are processes of their own, over loopback, in turns:
 //
 //	go run ./scripts/copybench                  # one reader and four
 //	go run ./scripts/copybench -readers 8 -rounds 7

@@ -1,5 +1,5 @@
-// Latency counts the round trips of a push, and of the same file by curl and
-// by a bare TCP connection, over links that take their time:
+// Command latency counts the round trips of a push, and of the same file by
+// curl and by a bare TCP connection, over links that take their time:
 //
 //	go run ./scripts/latency -sbcast bin/sbcast
 //	go run ./scripts/latency -sbcast bin/sbcast -rtt 200ms -sizes 1,65536

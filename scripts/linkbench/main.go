@@ -1,5 +1,5 @@
-// Linkbench times pushes of one file with -C none, auto and lz4, one after the
-// other and again, over loopback and over links of limited rate:
+// Command linkbench times pushes of one file with -C none, auto and lz4, one
+// after the other and again, over loopback and over links of limited rate:
 //
 //	go run ./scripts/linkbench                      # log lines, then noise
 //	go run ./scripts/linkbench -link 0 -readers 2   # loopback, through a broadcaster
