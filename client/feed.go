@@ -73,10 +73,10 @@ func (f *feed) send(ctx context.Context, s receiver, a *protocol.Accept, sent fu
 	}
 	for _, c := range f.sent {
 		if c.End() > offset {
+			sent(c.RawLen)
 			if err := s.Send(ctx, c.Retain()); err != nil {
 				return err
 			}
-			sent(c.RawLen)
 		}
 	}
 	f.start(a.Window, max(offset, f.offset))
@@ -126,14 +126,14 @@ func (f *feed) forward(ctx context.Context, s receiver, window int64, sent func(
 		}
 		f.waited(begun)
 	}
-	n, p := c.RawLen, passed{content: int64(c.RawLen), wire: int64(len(c.Data())), end: c.End(), busy: busy, idle: f.idle}
+	sent(c.RawLen) // before, for its ack may be told first
+	p := passed{content: int64(c.RawLen), wire: int64(len(c.Data())), end: c.End(), busy: busy, idle: f.idle}
 	if err := s.Send(ctx, c); err != nil {
 		return err
 	}
 	p.acked = f.acked.Load()
 	f.governor.sent(time.Now(), p)
 	f.idle = 0
-	sent(n)
 	return nil
 }
 

@@ -5,9 +5,11 @@ package client
 import "time"
 
 const (
-	// The rate is looked at after paceEvery, or when paceEnough bytes have been
-	// acknowledged: at 64 MiB/s that takes 63 ms, and over loopback 3, where in the
-	// first paceEvery a fifth of a push of 1 GiB went in small chunks.
+	// The rate is looked at after paceEvery, the first time when paceEnough bytes
+	// have been acknowledged. That takes 63 ms at 64 MiB/s, and 3 over loopback:
+	// there a fifth of a push of 1 GiB would go in small chunks before the first
+	// paceEvery is over. Later, acks that come together after a stall would pass
+	// for a fast link.
 	paceEvery  = 100 * time.Millisecond
 	paceEnough = 4 << 20
 
@@ -24,6 +26,7 @@ type pace struct {
 	least, most int // the same when the user said so
 
 	fast  bool
+	known bool // there has been a look at the rate
 	since time.Time
 	acked int64 // at since
 }
@@ -39,7 +42,7 @@ func newPace(size int) pace {
 // begin begins an attempt that takes chunks of limit bytes, from offset on.
 func (p *pace) begin(limit int, offset int64) {
 	p.least, p.most = min(p.least, limit), min(p.most, limit)
-	p.fast, p.since, p.acked = false, time.Time{}, offset
+	p.fast, p.known, p.since, p.acked = false, false, time.Time{}, offset
 }
 
 // chunk is the size of the next chunk, when all before acked is acknowledged.
@@ -47,8 +50,10 @@ func (p *pace) chunk(now time.Time, acked int64) int {
 	if p.since.IsZero() {
 		p.since = now
 	}
-	if took := now.Sub(p.since); p.most > p.least && (took >= paceEvery || acked-p.acked >= paceEnough) {
-		p.fast = float64(acked-p.acked) >= paceFast*took.Seconds()
+	took := now.Sub(p.since)
+	enough := took >= paceEvery || !p.known && acked-p.acked >= paceEnough
+	if p.most > p.least && enough {
+		p.fast, p.known = float64(acked-p.acked) >= paceFast*took.Seconds(), true
 		p.since, p.acked = now, acked
 	}
 	if p.fast {

@@ -50,6 +50,17 @@ func TestPaceKnowsAFastLinkEarly(t *testing.T) {
 	}
 }
 
+func TestPaceIsNotTakenInByABurst(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	p := newPace(0)
+	p.begin(protocol.MaxChunk, 0)
+	p.chunk(now, 0)
+	now = now.Add(2 * paceEvery)
+	assert.Equal(t, DefaultChunkSize, p.chunk(now, 1<<20))
+	now = now.Add(1)
+	assert.Equal(t, DefaultChunkSize, p.chunk(now, 1<<20+paceEnough), "after a stall")
+}
+
 func TestPaceKeepsToWhatIsSaid(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	p := newPace(4096)

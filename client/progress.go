@@ -15,7 +15,7 @@ import (
 type Progress struct {
 	Name    string
 	Size    int64 // -1 when unknown
-	Sent    int64 // content bytes sent, over all attempts
+	Sent    int64 // content bytes sent, the chunk under way included, over all attempts
 	Acked   int64 // content bytes that every reader still in it has taken
 	Leaves  []protocol.Leaf
 	Note    string // of the push as a whole: why it is trying again
