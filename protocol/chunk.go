@@ -59,7 +59,8 @@ var chunkPools [chunkClasses]sync.Pool
 
 // sharedKept is how many bytes of buffers in shared memory are kept from the
 // collector, which empties pools however much they are used: what it takes
-// comes back in small pages. It is what a push takes with the default window.
+// comes back in small pages. It is more than one push takes with the default
+// window, 10 MiB.
 const sharedKept = 16 << 20
 
 var kept struct {

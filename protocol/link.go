@@ -65,7 +65,7 @@ type link struct {
 	torn  error // frames were not written, or one only in part: there is nothing to write behind it
 
 	batches batches
-	closing atomic.Bool // by us
+	asked   atomic.Bool // the session closes the link, and not smux by itself
 
 	mu      sync.Mutex
 	streams map[uint32]*inbound
@@ -81,15 +81,26 @@ func newLink(conn net.Conn, client bool, maxStreams int) *link {
 	return l
 }
 
-// Close closes the connection, which ends Read, and all streams. When nobody
-// asked for it, smux has seen nothing of the peer for keepaliveTimeout.
+// Close closes the connection, which ends Read, and all streams. When the
+// session did not ask for it, smux has seen nothing of the peer for
+// keepaliveTimeout.
 func (l *link) Close() error {
 	why := net.ErrClosed
-	if !l.closing.Load() {
+	if !l.asked.Load() {
 		why = Errorf(CodeDead, "nothing came from %s for %v", l.conn.RemoteAddr(), keepaliveTimeout)
 	}
-	_ = l.fail(why) // before Read fails, which does not know why
+	_ = l.fail(why) // before reads and writes fail, which do not know why
 	return l.conn.Close()
+}
+
+// gaveUp is the error when smux has given the connection up, else nil.
+func (l *link) gaveUp() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if HasCode(l.err, CodeDead) {
+		return l.err
+	}
+	return nil
 }
 
 // Read reads smux's own frames, and between them hands the content of streams

@@ -402,7 +402,7 @@ func TestLinkSaysWhySmuxClosedIt(t *testing.T) {
 	require.ErrorContains(t, err, "for 15s")
 
 	l = playedLink(nil, 0)
-	l.closing.Store(true)
+	l.asked.Store(true)
 	require.NoError(t, l.Close())
 	_, err = drive(l)
 	require.ErrorIs(t, err, net.ErrClosed)

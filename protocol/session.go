@@ -195,7 +195,7 @@ func (s *Session) streamClosed() {
 
 // closeMux ends smux's session, which closes the link.
 func (s *Session) closeMux() {
-	s.link.closing.Store(true)
+	s.link.asked.Store(true)
 	s.mux.Close()
 }
 
@@ -326,6 +326,9 @@ func (m *muxStream) write(p []byte, lasting bool) (int, error) {
 		return 0, err
 	}
 	m.sess.endSoon()
+	if dead := m.sess.link.gaveUp(); dead != nil {
+		return 0, dead
+	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return 0, Errorf(CodeDead, "%s took nothing for %v", m.sess.conn.RemoteAddr(), WriteTimeout)
 	}

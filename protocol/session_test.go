@@ -148,6 +148,34 @@ func TestSessionEndsThoughAStreamWaitsToBeAccepted(t *testing.T) {
 	}
 }
 
+// smux closes the link of a peer that hangs, without a word: whoever reads and
+// whoever is held up writing are told why.
+func TestStreamsSayThatSmuxGaveUp(t *testing.T) {
+	client, server := sessionPair(t, SessionConfig{}, SessionConfig{})
+	stream, err := client.Open(t.Context())
+	require.NoError(t, err)
+	_, err = server.Accept()
+	require.NoError(t, err)
+	ends := make(chan error, 2)
+	go func() { _, err := stream.Read(make([]byte, 1)); ends <- err }()
+	begun := make(chan struct{})
+	go func() {
+		var err error
+		for i := 0; err == nil; i++ { // until nothing more fits, as the peer reads nothing
+			if _, err = stream.Write(make([]byte, 1<<20)); i == 0 {
+				close(begun)
+			}
+		}
+		ends <- err
+	}()
+	<-begun
+	client.link.Close()
+	for range 2 {
+		err := <-ends
+		assert.True(t, HasCode(err, CodeDead), "%v", err)
+	}
+}
+
 func TestCloseIsIdempotentAndEndsEverything(t *testing.T) {
 	client, server := sessionPair(t, SessionConfig{}, SessionConfig{})
 	stream, err := client.Open(context.Background())
