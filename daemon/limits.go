@@ -15,7 +15,7 @@ import (
 // Defaults of Options.
 const (
 	// DefaultMaxConnections is how many clients may be connected at once. One
-	// that idles costs 72 KB.
+	// that idles costs 90 KB.
 	DefaultMaxConnections = 16384
 	// DefaultMaxTransfers is how many transfers may be under way at once.
 	DefaultMaxTransfers = 8192
