@@ -75,7 +75,7 @@ bench: build ## against others, side by side, a quarter of an hour or more; BENC
 	$(GO) build -o bin/bench ./scripts/bench
 	bin/bench -sbcast bin/sbcast -markdown bin/bench.md -svg bin/bench.svg $(BENCHFLAGS)
 
-scale: build ## with up to 1,000 readers and pushes at once, each a process: some 15 GiB; SCALEFLAGS='-readers 1,100' changes it
+scale: build ## with up to 1,000 readers, each a process, and pushes at once: some 15 GiB; SCALEFLAGS='-readers 1,100' changes it
 	$(GO) build -o bin/bench ./scripts/bench
 	bin/bench scale -sbcast bin/sbcast -markdown bin/scale.md $(SCALEFLAGS)
 

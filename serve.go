@@ -60,11 +60,13 @@ func memory(c *cli.Context, daemons int64) (int64, error) {
 }
 
 // memoryBeside is what a daemon needs beside the content that --memory bounds:
-// 20 MiB of binary and runtime, and 160 KiB a connection for the first hundreds.
+// 20 MiB of binary and runtime, and 160 KiB for each of 180 connections.
 const memoryBeside = 48 << 20
 
-// limitMemory makes the collector work harder before the process is larger
-// than n bytes of content and what it needs besides.
+// limitMemory makes the collector work harder before the heap is larger than n
+// bytes of content and what a daemon needs besides. It does not see the chunks of
+// 256 KiB and more, which are beside the heap; those that are in use the budget
+// bounds, and those that are kept protocol does, at 16 MiB.
 func limitMemory(n int64) {
 	if n > 0 && os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(n + memoryBeside + heapFloor)

@@ -93,9 +93,10 @@ func TestScale(t *testing.T) {
 	md, err := os.ReadFile(markdown)
 	require.NoError(t, err)
 	assert.Equal(t, stdout.String(), string(md))
-	for _, want := range []string{"\n| 3 | 16 MiB |", "\n| 3 | 1 MiB |", "\nPer extra reader: ", "\nPer extra push: ", "-pushes 1,3"} {
+	for _, want := range []string{"\n| 3 | 16 MiB |", "\n## Pushes at once, each over a connection of its own, to 2 readers\n", "\n## Files of one push, to 2 readers\n", "\nPer extra reader: ", "\nPer extra push: ", "-pushes 1,3"} {
 		assert.Contains(t, string(md), want)
 	}
+	assert.Equal(t, 2, strings.Count(string(md), "\n| 3 | 1 MiB |"), "pushes, and files")
 }
 
 func TestSlope(t *testing.T) {

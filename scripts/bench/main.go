@@ -18,7 +18,8 @@
 //	process.go     starting, awaiting and stopping processes
 //	space.go       the source file, and how large it may be
 //	stats.go       medians and ratios
-//	scale.go       another bench: up to 1,000 readers, and pushes at once
+//	scale.go       another bench: up to 1,000 readers
+//	scale_pushes.go  and up to 1,000 pushes at once
 //	load.go        what else the machine did
 //	netns.go       a network with another congestion control
 //	report.go      the tables, as text and Markdown

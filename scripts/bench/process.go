@@ -21,6 +21,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 const (
@@ -298,4 +299,43 @@ func (o *output) String() string {
 func (o *output) tail() string {
 	s := strings.Join(strings.Fields(o.String()), " ")
 	return s[max(0, len(s)-300):]
+}
+
+// settle waits until p has nothing to do.
+func (c *cast) settle(p *process) error {
+	before := p.cpuTime()
+	next := time.Now().Add(settleFor)
+	return c.poll(p.role+" to come to rest", func() (bool, error) {
+		if time.Now().Before(next) {
+			return false, nil
+		}
+		now := p.cpuTime()
+		still := now-before < settleFor.Seconds()/20
+		before, next = now, time.Now().Add(settleFor)
+		return still, nil
+	})
+}
+
+// settleFor is how long a process without work is watched to believe it.
+const settleFor = 200 * time.Millisecond
+
+// vmRSS is a process's resident memory now, in bytes.
+func vmRSS(pid int) int64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	return procField(string(b), "VmRSS") << 10
+}
+
+// cpuTime is the CPU time that p has used so far, in seconds, from the clock
+// that every process has: /proc counts in hundredths of a second.
+func (p *process) cpuTime() float64 {
+	const sched = 2
+	var ts syscall.Timespec
+	_, _, errno := syscall.Syscall(syscall.SYS_CLOCK_GETTIME, uintptr(^p.cmd.Process.Pid<<3|sched), uintptr(unsafe.Pointer(&ts)), 0)
+	if errno != 0 {
+		return 0
+	}
+	return float64(ts.Nano()) / 1e9
 }

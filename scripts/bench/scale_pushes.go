@@ -14,17 +14,15 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/sbcast/sbcast/client"
 	"github.com/sbcast/sbcast/protocol"
 )
 
-// clientsCommand is the hidden command that makes this program many clients. As
-// processes of their own they would have to share with the broadcaster what on a
-// machine of theirs they had to themselves: a thousand of them leave it so little
-// that they take it for dead.
+// clientsCommand is the hidden command that makes this program many clients. A
+// thousand processes would take two cores from the broadcaster, and then take
+// it for dead.
 const clientsCommand = "clients"
 
 // clients pushes FILE N times at once to HOST: clients N HOST FILE. Each push has
@@ -42,15 +40,20 @@ func clients(args []string) error {
 		return err
 	}
 	gate := make(chan struct{})
-	errs := make([]error, n)
-	var all sync.WaitGroup
+	go func() {
+		defer close(gate)
+		_, _ = io.Copy(io.Discard, os.Stdin)
+	}()
+	ends := make(chan error, n)
 	for i := range n {
-		all.Go(func() { errs[i] = pushAfter(gate, args[1], content, i) })
+		go func() { ends <- pushAfter(gate, args[1], content, i) }()
 	}
-	_, err = io.Copy(io.Discard, os.Stdin)
-	close(gate)
-	all.Wait()
-	return errors.Join(append(errs, err)...)
+	for range n {
+		if err := <-ends; err != nil {
+			return err // which ends the process
+		}
+	}
+	return nil
 }
 
 // pushAfter pushes content when gate is closed.
