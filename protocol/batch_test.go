@@ -124,10 +124,15 @@ func TestBatchIsBounded(t *testing.T) {
 	l := batchLink(conn, 40)
 	var open atomic.Bool
 	var writing sync.WaitGroup
-	for i := range 40 { // six times batchMost
+	send := func(i int) {
 		writing.Go(func() {
 			assert.NoError(t, l.send(uint32(2*i+1), make([]byte, batchFrame), false, &open))
 		})
+	}
+	send(0) // which is held up writing, so that nobody takes the next batch
+	require.Eventually(t, func() bool { return isLocked(&l.wmu) && l.batches.openBytes() == 0 }, 5*time.Second, time.Millisecond)
+	for i := 1; i < 40; i++ { // six times batchMost
+		send(i)
 	}
 	require.Eventually(t, func() bool { return l.batches.openBytes() >= batchMost }, 5*time.Second, time.Millisecond)
 	_, _, err := l.batches.add(make([]byte, linkHeaderSize), []byte("more"), &open)
