@@ -28,6 +28,20 @@ const (
 	tightPercent = 10
 )
 
+// memoryBeside is what a daemon needs beside the content that --memory bounds:
+// 20 MiB of binary and runtime, and 160 KiB for each of 180 connections.
+const memoryBeside = 48 << 20
+
+// limitMemory makes the collector work harder before the heap is larger than n
+// bytes of content and what a daemon needs besides. It does not see the chunks of
+// 256 KiB and more, which are beside the heap; those that are in use the budget
+// bounds, and those that are kept protocol does, at 16 MiB.
+func limitMemory(n int64) {
+	if n > 0 && os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(n + memoryBeside + heapFloor)
+	}
+}
+
 // floorHeap puts the floor in until the function that it returns is called. It
 // leaves it out of a limit that somebody set for the heap, where it counts.
 func floorHeap() (remove func()) {

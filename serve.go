@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"runtime"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -57,20 +56,6 @@ func memory(c *cli.Context, daemons int64) (int64, error) {
 		return 0, usagef("--memory: %v", err)
 	}
 	return n / daemons, nil
-}
-
-// memoryBeside is what a daemon needs beside the content that --memory bounds:
-// 20 MiB of binary and runtime, and 160 KiB for each of 180 connections.
-const memoryBeside = 48 << 20
-
-// limitMemory makes the collector work harder before the heap is larger than n
-// bytes of content and what a daemon needs besides. It does not see the chunks of
-// 256 KiB and more, which are beside the heap; those that are in use the budget
-// bounds, and those that are kept protocol does, at 16 MiB.
-func limitMemory(n int64) {
-	if n > 0 && os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(n + memoryBeside + heapFloor)
-	}
 }
 
 // window is the --window of a daemon. One below the least that works, which
