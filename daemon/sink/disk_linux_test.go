@@ -12,7 +12,7 @@ import (
 func TestAllocateOnTmpfs(t *testing.T) {
 	f, err := os.CreateTemp("/dev/shm", "sbcast-test-")
 	if err != nil {
-		t.Skip(err)
+		t.Skip("no tmpfs here: ", err)
 	}
 	defer os.Remove(f.Name())
 	defer f.Close()

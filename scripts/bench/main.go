@@ -11,19 +11,19 @@
 // reported of a ratio is the median of the ratios within each round. A run
 // that fails, or in which a reader does not get every byte, fails the bench.
 //
-//	main.go        flags, rounds
-//	contenders.go  who runs, and with which commands
-//	bare.go        the processes of the bare loop
-//	measure.go     one run: what is timed and counted
-//	process.go     starting, awaiting and stopping processes
-//	space.go       the source file, and how large it may be
-//	stats.go       medians and ratios
-//	scale.go       another bench: up to 1,000 readers
+//	main.go          flags, rounds
+//	contenders.go    who runs, and with which commands
+//	bare.go          the processes of the bare loop
+//	measure.go       one run: what is timed and counted
+//	process.go       starting, awaiting and stopping processes
+//	space.go         the source file, and how large it may be
+//	stats.go         medians and ratios
+//	scale.go         another bench: up to 1,000 readers
 //	scale_pushes.go  and up to 1,000 pushes at once
-//	load.go        what else the machine did
-//	netns.go       a network with another congestion control
-//	report.go      the tables, as text and Markdown
-//	svg.go         the picture
+//	load.go          what else the machine did
+//	netns.go         a network with another congestion control
+//	report.go        the tables, as text and Markdown
+//	svg.go           the picture
 package main
 
 import (

@@ -256,12 +256,17 @@ func (c *cast) notePeaks() {
 
 // vmHWM is the peak of a process's resident memory in bytes, or 0 where there
 // is none to be read, because it has ended.
-func vmHWM(pid int) int64 {
+func vmHWM(pid int) int64 { return statusBytes(pid, "VmHWM") }
+
+// vmRSS is the same now.
+func vmRSS(pid int) int64 { return statusBytes(pid, "VmRSS") }
+
+func statusBytes(pid int, name string) int64 {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0
 	}
-	return procField(string(b), "VmHWM") << 10
+	return procField(string(b), name) << 10
 }
 
 // procField is the number of a line "NAME: NUMBER ..." or 0.
@@ -318,15 +323,6 @@ func (c *cast) settle(p *process) error {
 
 // settleFor is how long a process without work is watched to believe it.
 const settleFor = 200 * time.Millisecond
-
-// vmRSS is a process's resident memory now, in bytes.
-func vmRSS(pid int) int64 {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0
-	}
-	return procField(string(b), "VmRSS") << 10
-}
 
 // cpuTime is the CPU time that p has used so far, in seconds, from the clock
 // that every process has: /proc counts in hundredths of a second.

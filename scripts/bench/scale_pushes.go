@@ -6,6 +6,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -63,7 +64,7 @@ func pushAfter(gate <-chan struct{}, host string, content []byte, i int) error {
 		return err
 	}
 	defer c.Close()
-	src := client.Stream(&gated{gate, content}, fmt.Sprintf("f%d", i))
+	src := client.Stream(gated{gate, bytes.NewReader(content)}, fmt.Sprintf("f%d", i))
 	receipts, err := c.Push(context.Background(), src, client.Options{Host: host})
 	if err != nil {
 		return fmt.Errorf("push %d: %w", i, err)
@@ -82,17 +83,12 @@ func pushAfter(gate <-chan struct{}, host string, content []byte, i int) error {
 // gated is content that waits for a gate.
 type gated struct {
 	gate <-chan struct{}
-	rest []byte
+	io.Reader
 }
 
-func (g *gated) Read(p []byte) (int, error) {
+func (g gated) Read(p []byte) (int, error) {
 	<-g.gate
-	if len(g.rest) == 0 {
-		return 0, io.EOF
-	}
-	n := copy(p, g.rest)
-	g.rest = g.rest[n:]
-	return n, nil
+	return g.Reader.Read(p)
 }
 
 // manyClients lets n clients push. They get content when all of them are
@@ -163,16 +159,16 @@ func (s *scaler) manyFiles(c *cast, n int) (row scaled, err error) {
 	}
 	before := c.relay.cpuTime()
 	begun := time.Now()
-	client, err := c.start("client", false, s.sbcast, "push", "--json", "--parallel", strconv.Itoa(min(n, 1000)), "--files-from", from, host)
+	p, err := c.start("client", false, s.sbcast, "push", "--json", "--parallel", strconv.Itoa(min(n, 1000)), "--files-from", from, host)
 	if err != nil {
 		return row, err
 	}
-	if err := c.wait(client); err != nil {
+	if err := c.wait(p); err != nil {
 		return row, err
 	}
 	row = scaled{size: scalePush, out: scaleFed * float64(n) * scalePush, seconds: time.Since(begun).Seconds(), cpu: c.relay.cpuTime() - before}
-	if got := strings.Count(client.stdout.String(), `"status":"published"`); got < n {
-		return row, fmt.Errorf("%d results of %d: %s", got, n, client.stdout.tail())
+	if got := strings.Count(p.stdout.String(), `"status":"published"`); got < n {
+		return row, fmt.Errorf("%d results of %d: %s", got, n, p.stdout.tail())
 	}
 	return row, nil
 }
